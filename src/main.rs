@@ -1,0 +1,4 @@
+//! The `hokku` binary: picks the role.
+#![forbid(unsafe_code)]
+
+fn main() {}

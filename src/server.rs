@@ -1,0 +1,2 @@
+//! The wiring.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Empty room.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The kernel: the only place with `unsafe`. Safe functions over owned types; knows nothing of dynos.
+#![expect(unsafe_code, reason = "the one place where system calls are wrapped")]
