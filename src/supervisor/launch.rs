@@ -93,7 +93,7 @@ pub(super) async fn prepare(parts: &Parts, order: Order, io: Io) -> Result<Launc
     let body = Body {
         layers: vec![tree, parts.stack.base.clone()],
         binds: stack_binds(parts),
-        command: crate::dyno::shell_command(&order.command),
+        command: crate::dyno::shell::shell_command(&order.command),
         env: environment(&release, &order, web),
         files: Vec::new(),
         limits: order.size.limits(),

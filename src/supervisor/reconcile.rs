@@ -739,7 +739,8 @@ fn settle(tx: &Tx<'_>, app: AppId, version: u32, verdict: &Verdict) -> Result<()
             let formation = formation_with(tx, app, &release)?;
             store::formations::put(tx, app, &formation)?;
             store::apps::set_released_at(tx, app, now)?;
-            store::releases::settle(tx, release.id, ReleaseStatus::Succeeded, None, now)
+            store::releases::settle(tx, release.id, ReleaseStatus::Succeeded, None, now)?;
+            Ok(())
         }
     }
 }
