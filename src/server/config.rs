@@ -1,7 +1,8 @@
 //! `ROOT/hokku.toml`: what an operator may set. Flags and `HOKKU_*` variables win over it.
 #![forbid(unsafe_code)]
 
-use serde::Deserialize;
+use crate::dyno::network::HostPort;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,8 @@ pub struct BuildConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct NetworkConfig {
     /// Ports of the host that dynos may reach: `["tcp/5432"]`.
-    pub allow_host: Vec<String>,
+    #[serde(deserialize_with = "ports")]
+    pub allow_host: Vec<HostPort>,
 }
 
 /// `[stack]`
@@ -67,8 +69,11 @@ pub enum ConfigError {
     Read { path: PathBuf, source: io::Error },
     #[error("{path} is not a valid configuration: {message}")]
     Parse { path: PathBuf, message: String },
-    #[error("{path}: {entry:?} in network.allow_host is not of the form tcp/5432 or udp/53")]
-    AllowHost { path: PathBuf, entry: String },
+}
+
+fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HostPort>, D::Error> {
+    let entries = Vec::<String>::deserialize(deserializer)?;
+    entries.iter().map(|entry| entry.parse().map_err(D::Error::custom)).collect()
 }
 
 impl Config {
@@ -83,23 +88,7 @@ impl Config {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(source) => return Err(ConfigError::Read { path, source }),
         };
-        let config: Self = toml::from_str(&text)
-            .map_err(|error| ConfigError::Parse { path: path.clone(), message: error.to_string() })?;
-        config.allowed_ports().map_err(|entry| ConfigError::AllowHost { path, entry })?;
-        Ok(config)
-    }
-
-    /// `network.allow_host` as protocol and port.
-    ///
-    /// # Errors
-    /// The first entry that is none.
-    pub fn allowed_ports(&self) -> Result<Vec<(String, u16)>, String> {
-        let parse = |entry: &String| {
-            let (protocol, port) = entry.split_once('/')?;
-            let protocol = ["tcp", "udp"].contains(&protocol).then(|| protocol.to_owned())?;
-            Some((protocol, port.parse().ok().filter(|port| *port > 0)?))
-        };
-        self.network.allow_host.iter().map(|entry| parse(entry).ok_or_else(|| entry.clone())).collect()
+        toml::from_str(&text).map_err(|error| ConfigError::Parse { path, message: error.to_string() })
     }
 }
 
@@ -119,7 +108,7 @@ mod tests {
         assert!(Config::read(Path::new("/nowhere")).is_ok());
         let config = read("[build.env]\nHTTPS_PROXY = \"http://p:1\"\n[network]\nallow_host = [\"tcp/5432\"]\n").unwrap();
         assert_eq!(config.build.env["HTTPS_PROXY"], "http://p:1");
-        assert_eq!(config.allowed_ports().unwrap(), [("tcp".to_owned(), 5432)]);
+        assert_eq!(config.network.allow_host, ["tcp/5432".parse().unwrap()]);
         assert!(read("[buidl]\n").unwrap_err().to_string().contains("buidl"));
         assert!(read("[network]\nallow_host = [\"5432\"]\n").unwrap_err().to_string().contains("5432"));
     }

@@ -6,7 +6,7 @@ mod config;
 use crate::api;
 use crate::control::{self, Control, Place};
 use crate::domain::instance::{Instance, InstanceName};
-use crate::dyno::network::{HostPort, Policy};
+use crate::dyno::network::Policy;
 use crate::dyno::{self, Dynos, instances};
 use crate::git;
 use crate::logs::{Hub, HubLimits, Outputs};
@@ -81,7 +81,7 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     let (router, router_addr) = Router::start(&instance, listen, access).await?;
     tokio::spawn(log_access(hub.clone(), accessed));
     let (events_out, events) = mpsc::unbounded_channel();
-    let engine_settings = engine_settings(&config, router_addr)?;
+    let engine_settings = engine_settings(&config, router_addr);
     let (dynos, found) = Dynos::start(instance.clone(), engine_settings, hub.clone(), events_out).await?;
 
     let parts = Parts {
@@ -215,9 +215,9 @@ async fn log_access(hub: Hub, mut lines: mpsc::UnboundedReceiver<Access>) {
     }
 }
 
-fn engine_settings(config: &Config, router: SocketAddr) -> anyhow::Result<dyno::Settings> {
-    let allow_host = config.network.allow_host.iter().map(|entry| entry.parse::<HostPort>()).collect::<Result<_, _>>()?;
-    Ok(dyno::Settings { policy: Policy { allow_host, open_to_dynos: vec![router.port()] }, ..Default::default() })
+fn engine_settings(config: &Config, router: SocketAddr) -> dyno::Settings {
+    let policy = Policy { allow_host: config.network.allow_host.clone(), open_to_dynos: vec![router.port()] };
+    dyno::Settings { policy, ..dyno::Settings::default() }
 }
 
 fn supervisor_settings(config: &Config, domain: &str) -> supervisor::Settings {
