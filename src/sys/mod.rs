@@ -2,3 +2,4 @@
 #![expect(unsafe_code, reason = "the one place where system calls are wrapped")]
 
 pub mod cgroup;
+pub mod netlink;
