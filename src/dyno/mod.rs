@@ -1,2 +1,4 @@
 //! Empty room.
 #![forbid(unsafe_code)]
+
+pub mod instances;
