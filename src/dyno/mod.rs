@@ -2,3 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod instances;
+pub mod network;
+pub mod relay;
