@@ -294,7 +294,8 @@ impl Drop for OnTheMachine {
 #[test]
 fn a_dyno_gets_an_answer_from_the_machines_resolver_if_the_machine_does() {
     let root = tempfile::tempdir().unwrap();
-    let (instance, claim) = instances::claim(unique_name().parse().unwrap(), root.path()).unwrap();
+    let (instance, _claim) = instances::claim(unique_name().parse().unwrap(), root.path()).unwrap();
+    let clean_up = OnTheMachine(instance.clone());
     network::setup(&instance, &policy()).unwrap();
     let relay = network::relay_target().map(|target| Relay::start((instance.gateway(), DNS).into(), target).unwrap());
     let dyno = network::prepare(&instance, 3).unwrap();
