@@ -97,11 +97,16 @@ impl FromStr for HostPort {
 /// Makes the host ready for the instance's dynos: rules, forwarding, and a subnet that leads nowhere but to dynos. May
 /// be called again, also while dynos run; the rules are exchanged at once.
 pub fn setup(instance: &Instance, policy: &Policy) -> Result<(), NetworkError> {
-    nft(&rules(instance, policy))?;
+    set_rules(instance, policy)?;
     let set_subnet = || Netlink::open()?.set_route(&subnet_route(instance));
     set_subnet().map_err(step(|| format!("set aside the subnet of {}", instance.name)))?;
     instances::switch_forwarding_on()?;
     Ok(())
+}
+
+/// Only the rules of [`setup`], in the calling thread's network namespace.
+pub fn set_rules(instance: &Instance, policy: &Policy) -> Result<(), NetworkError> {
+    nft(&rules(instance, policy))
 }
 
 /// Removes all that [`setup`] and [`prepare`] made on the host, links of running dynos included. Forwarding is set back

@@ -2,4 +2,6 @@
 #![expect(unsafe_code, reason = "the one place where system calls are wrapped")]
 
 pub mod cgroup;
+pub mod mount;
 pub mod netlink;
+pub mod trial;
