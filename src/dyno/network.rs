@@ -332,7 +332,8 @@ pub fn relay_target() -> Option<SocketAddr> {
     Some(SocketAddr::new(first.unwrap_or(Ipv4Addr::LOCALHOST.into()), DNS_PORT))
 }
 
-fn direct_resolvers() -> Vec<IpAddr> {
+/// The host's resolvers that dynos can reach themselves.
+pub fn direct_resolvers() -> Vec<IpAddr> {
     let files = ["/etc/resolv.conf"].into_iter().chain(UPLINK_RESOLVERS);
     let reachable = files.map(|file| reachable_resolvers(&read_or_empty(file)));
     reachable.into_iter().find(|found| !found.is_empty()).unwrap_or_default()
