@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the one place where system calls are wrapped")]
 
 pub mod caps;
+pub mod cgroup;
 pub mod fd;
 pub mod mount;
 pub mod process;
