@@ -4,6 +4,7 @@
 pub mod caps;
 pub mod cgroup;
 pub mod fd;
+pub mod loopback;
 pub mod mount;
 pub mod process;
 pub mod seccomp;
