@@ -16,10 +16,13 @@
 
 mod engine;
 mod init;
+pub mod instances;
 pub mod launcher;
+pub mod network;
 pub mod policy;
 mod protocol;
 mod record;
+pub mod relay;
 mod ring;
 pub mod shell;
 mod shim;

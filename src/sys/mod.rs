@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod fd;
 pub mod loopback;
 pub mod mount;
+pub mod netlink;
 pub mod process;
 pub mod seccomp;
 pub mod shm;
