@@ -291,7 +291,7 @@ fn device_links(dev: &OwnedFd) -> Result<(), StepError> {
         ("/proc/self/fd/2", "stderr"),
         ("pts/ptmx", "ptmx"),
     ];
-    LINKS.iter().try_for_each(|(to, name)| step("make a link in /dev", name, rustix::fs::symlinkat(to, dev, *name)))
+    LINKS.iter().try_for_each(|(to, name)| step("make a link in /dev", name, rustix::fs::symlinkat(*to, dev, *name)))
 }
 
 /// The texts that annotations carry, in place of what the layers have.

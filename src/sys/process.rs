@@ -38,6 +38,9 @@ pub enum Fork {
     Child,
 }
 
+/// `CLONE_INTO_CGROUP` of linux/sched.h, which does not fit into libc's type for it.
+const INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Doubles this process (`fork(2)` with a pidfd).
 ///
 /// # Errors
@@ -54,7 +57,7 @@ pub fn clone3(_single: &SingleThreaded, flags: i32, cgroup: Option<BorrowedFd<'_
     let mut pidfd: i32 = -1;
     let mut flags = u64::from(flags.cast_unsigned()) | u64::from(libc::CLONE_PIDFD.cast_unsigned());
     if cgroup.is_some() {
-        flags |= libc::CLONE_INTO_CGROUP.cast_unsigned();
+        flags |= INTO_CGROUP;
     }
     let arguments = libc::clone_args {
         flags,

@@ -383,6 +383,7 @@ impl<'a> Watch<'a> {
     /// Reads one chunk of output.
     fn read(&mut self, index: usize) {
         let mut chunk = [0; CHUNK];
+        let attached = self.is_attached_kind();
         let source = &mut self.sources[index];
         let stream = source.stream;
         let length = match rustix::io::read(&source.fd, &mut chunk) {
@@ -391,7 +392,6 @@ impl<'a> Watch<'a> {
             // A terminal whose last program is gone says EIO.
             Err(_) => 0,
         };
-        let attached = self.is_attached_kind();
         let held = &mut self.held;
         let micros = Timestamp::now().as_microsecond();
         let mut hold = |line: &[u8]| held.push_back((stream, micros, line.to_vec()));
