@@ -13,6 +13,7 @@ mod error;
 pub mod formation;
 pub mod logs;
 pub mod releases;
+pub mod slugs;
 pub mod sources;
 pub mod tokens;
 
