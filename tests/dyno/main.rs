@@ -1,0 +1,4 @@
+//! Dynos on the real kernel. Needs root.
+
+mod life;
+mod stage;
