@@ -30,7 +30,10 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Listens on port `listen.port()` of the gateway, which need not be an address of the host yet, and asks `target`.
+    /// Listens on `gateway`, which need not be an address of the host yet, and asks `target`.
+    ///
+    /// # Errors
+    /// The port is taken, or no thread can be had.
     pub fn start(gateway: SocketAddr, target: SocketAddr) -> io::Result<Self> {
         let udp = UdpSocket::from(bound(gateway, SocketType::DGRAM)?);
         let tcp = TcpListener::from(bound(gateway, SocketType::STREAM)?);
