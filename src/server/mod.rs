@@ -7,6 +7,7 @@ use crate::api;
 use crate::control::{self, Control, Place};
 use crate::domain::instance::{Instance, InstanceName};
 use crate::dyno::network::Policy;
+use crate::dyno::relay::Relay;
 use crate::dyno::{self, Dynos, instances};
 use crate::git;
 use crate::logs::{Hub, HubLimits, Outputs};
@@ -97,6 +98,12 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     };
     let supervisor = Supervisor::start(parts, found, events, build_settings(&config, &instance, &domain, router_addr));
 
+    // Dynos can't reach a resolver on the host's loopback: it is brought to their gateway.
+    let _relay = match dyno::network::relay_target() {
+        Some(target) => Some(Relay::start(instance.gateway(), target).context("can't relay DNS to dynos")?),
+        None => None,
+    };
+
     // What is listened to.
     let closing = CancellationToken::new();
     let place = Place {
@@ -110,10 +117,10 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     let control = Control::new(parts).context("can't make the folder for sources ready")?;
     let api_addr = api.local_addr()?;
     let socket = unix_listener(&instance)?;
-    let git = git::routes(&control);
+    let routes = api::routes(control.clone()).merge(git::routes(control));
     let serving = [
-        tokio::spawn(api::serve_unix(socket, control.clone(), git.clone())),
-        tokio::spawn(api::serve_tcp(api, control, git)),
+        tokio::spawn(api::serve_unix(socket, routes.clone(), closing.clone())),
+        tokio::spawn(api::serve_tcp(api, routes, closing.clone())),
     ];
     Record::new(&instance, api_addr, router_addr, &domain).write()?;
     announce(&instance, api_addr, router_addr, &domain)?;
