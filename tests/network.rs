@@ -280,6 +280,39 @@ fn names_are_resolved_through_the_gateway_where_the_hosts_resolver_is_a_loopback
     });
 }
 
+/// Removes what an instance has on the machine, when dropped.
+struct OnTheMachine(Instance);
+
+impl Drop for OnTheMachine {
+    fn drop(&mut self) {
+        network::teardown(&self.0).unwrap();
+        instances::release(&self.0).unwrap();
+    }
+}
+
+/// On the machine itself, for once.
+#[test]
+fn a_dyno_gets_an_answer_from_the_machines_resolver_if_the_machine_does() {
+    let root = tempfile::tempdir().unwrap();
+    let (instance, _claim) = instances::claim(unique_name().parse().unwrap(), root.path()).unwrap();
+    let clean_up = OnTheMachine(instance.clone());
+    network::setup(&instance, &policy()).unwrap();
+    let relay = network::relay_target().map(|target| Relay::start((instance.gateway(), DNS).into(), target).unwrap());
+    let dyno = network::prepare(&instance, 3).unwrap();
+    let resolver = network::resolvers(&instance)[0];
+    // Who serves the root zone: any resolver knows.
+    let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\0\0\x02\0\x01";
+    let ask = || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let sent = socket.send_to(question, (resolver, DNS));
+        sent.and_then(|_| socket.recv(&mut [0; 1500])).is_ok()
+    };
+    let (machine, dyno) = (ask(), inside(&dyno, ask));
+    drop((relay, clean_up));
+    assert_eq!(machine, dyno, "asking {resolver}");
+}
+
 #[test]
 fn a_prepared_namespace_is_complete() {
     on_a_host(|host| {

@@ -72,8 +72,8 @@ pub fn claim(name: InstanceName, root: &Path) -> Result<(Instance, Claim), Claim
     let Some(run_lock) = try_lock(&instance.run.join("lock"))? else {
         return Err(ClaimError::RootInUse { root: instance.root });
     };
-    register.content.instances.retain(|entry| entry.name != instance.name);
-    register.content.instances.push(instance.clone());
+    register.forget(&instance.name);
+    register.content.entries.push(Entry { instance: instance.clone(), namespace: network_namespace()? });
     register.save()?;
     write_json(&instance.run.join("instance.json"), &instance)?;
     Ok((instance, Claim { _root: root_lock, _run: run_lock }))
@@ -90,18 +90,16 @@ pub fn list() -> Result<Vec<Instance>, RegisterError> {
     if !Path::new(REGISTER_DIR).join("instances.json").exists() {
         return Ok(Vec::new());
     }
-    Ok(Register::open()?.content.instances)
+    Ok(Register::open()?.content.entries.into_iter().map(|entry| entry.instance).collect())
 }
 
 /// Takes the instance off the register and removes its RUN. Its links, cgroups and rules must be gone already. When it
-/// was the last, what was changed on the host for all of them is set back.
+/// was the last in its network namespace (usually the host's), what was changed there for all of them is set back.
 pub fn release(instance: &Instance) -> Result<(), RegisterError> {
     let mut register = Register::open()?;
     remove_dir(&instance.run)?;
-    register.content.instances.retain(|entry| entry.name != instance.name);
-    if register.content.instances.is_empty() {
-        register.restore_forwarding()?;
-    }
+    register.forget(&instance.name);
+    register.restore_forwarding()?;
     register.save()
 }
 
@@ -113,8 +111,11 @@ pub(super) fn switch_forwarding_on() -> Result<(), RegisterError> {
     if now.trim() != "0" {
         return Ok(());
     }
-    register.content.forwarding_was_off.push(network_namespace()?);
-    register.save()?;
+    let namespace = network_namespace()?;
+    if !register.content.forwarding_was_off.contains(&namespace) {
+        register.content.forwarding_was_off.push(namespace);
+        register.save()?;
+    }
     fs::write(path, "1").map_err(|source| RegisterError { path: path.into(), source })
 }
 
@@ -128,9 +129,31 @@ struct Register {
 struct Content {
     /// The boot that all below is about: `/run` is not everywhere emptied by a reboot.
     boot: String,
-    instances: Vec<Instance>,
-    /// Network namespaces (usually the one of the host) that did not forward packets before we asked them to.
+    entries: Vec<Entry>,
+    /// Network namespaces that did not forward packets before we asked them to.
     forwarding_was_off: Vec<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    instance: Instance,
+    /// The network namespace that its links are in.
+    namespace: u64,
+}
+
+impl Content {
+    fn new(boot: String) -> Self {
+        Self { boot, ..Self::default() }
+    }
+
+    /// What `bytes` say if they are about this boot; otherwise nothing, and the RUNs that the reboot made worthless.
+    fn of_boot(boot: String, bytes: &[u8]) -> io::Result<(Self, Vec<PathBuf>)> {
+        let content: Self = serde_json::from_slice(bytes)?;
+        if content.boot == boot {
+            return Ok((content, Vec::new()));
+        }
+        Ok((Self::new(boot), content.entries.into_iter().map(|entry| entry.instance.run).collect()))
+    }
 }
 
 impl Register {
@@ -139,19 +162,12 @@ impl Register {
         let boot = read("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
         let path = Self::path();
         let content = match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Content::default()),
+            Ok(bytes) => Content::of_boot(boot, &bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((Content::new(boot), Vec::new())),
             Err(error) => Err(error),
         };
-        let mut content: Content = content.map_err(|source| RegisterError { path, source })?;
-        if content.boot != boot {
-            for stale in &content.instances {
-                remove_dir(&stale.run)?;
-            }
-            content = Content { boot, ..Content::default() };
-        }
+        let (content, left_over) = content.map_err(|source| RegisterError { path, source })?;
+        left_over.iter().try_for_each(|run| remove_dir(run))?;
         Ok(Self { content, _lock: lock })
     }
 
@@ -161,7 +177,7 @@ impl Register {
 
     /// Writes the register, or removes every trace of it when nothing is left to remember.
     fn save(&self) -> Result<(), RegisterError> {
-        if !self.content.instances.is_empty() || !self.content.forwarding_was_off.is_empty() {
+        if !self.content.entries.is_empty() || !self.content.forwarding_was_off.is_empty() {
             return write_json(&Self::path(), &self.content);
         }
         let dir = Path::new(REGISTER_DIR);
@@ -177,25 +193,32 @@ impl Register {
     /// while their subnet is in use, so what they may have left cannot be mistaken for somebody else's.
     fn drop_stale(&mut self) -> Result<(), RegisterError> {
         let mut kept = Vec::new();
-        for instance in std::mem::take(&mut self.content.instances) {
-            let lock = instance.run.join("lock");
-            if instance.root.exists() || (lock.exists() && try_lock(&lock)?.is_none()) {
-                kept.push(instance);
+        for entry in std::mem::take(&mut self.content.entries) {
+            let lock = entry.instance.run.join("lock");
+            if entry.instance.root.exists() || (lock.exists() && try_lock(&lock)?.is_none()) {
+                kept.push(entry);
             }
         }
-        self.content.instances = kept;
+        self.content.entries = kept;
         Ok(())
+    }
+
+    fn forget(&mut self, name: &InstanceName) {
+        self.content.entries.retain(|entry| entry.instance.name != *name);
+    }
+
+    fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.content.entries.iter().map(|entry| &entry.instance)
     }
 
     /// The number of the entry for this very name and root.
     fn entry_for(&self, name: &InstanceName, root: &Path) -> Result<Option<u32>, ClaimError> {
-        let instances = &self.content.instances;
-        if let Some(entry) = instances.iter().find(|entry| entry.name == *name) {
+        if let Some(entry) = self.instances().find(|entry| entry.name == *name) {
             let same = entry.root == root;
             let taken = || ClaimError::NameTaken { name: name.clone(), root: entry.root.clone() };
             return if same { Ok(Some(entry.number)) } else { Err(taken()) };
         }
-        match instances.iter().find(|entry| entry.root == root) {
+        match self.instances().find(|entry| entry.root == root) {
             Some(entry) => Err(ClaimError::RootTaken { root: root.into(), name: entry.name.clone() }),
             None => Ok(None),
         }
@@ -203,7 +226,7 @@ impl Register {
 
     fn free_number(&self) -> Result<u32, ClaimError> {
         let used = subnets_in_use().map_err(ClaimError::Subnets)?;
-        let given = |number: u32| self.content.instances.iter().any(|entry| entry.number == number);
+        let given = |number: u32| self.instances().any(|entry| entry.number == number);
         let free = |number: &u32| {
             let subnet = Instance::new(InstanceName::default(), PathBuf::new(), *number).subnet();
             !given(*number) && used.iter().all(|other| !overlap(subnet, *other))
@@ -212,10 +235,12 @@ impl Register {
     }
 
     fn restore_forwarding(&mut self) -> Result<(), RegisterError> {
-        if self.content.forwarding_was_off.contains(&network_namespace()?) {
+        let here = network_namespace()?;
+        let was_off = &mut self.content.forwarding_was_off;
+        if self.content.entries.iter().all(|entry| entry.namespace != here) && was_off.contains(&here) {
             fs::write(IP_FORWARD, "0").map_err(|source| RegisterError { path: IP_FORWARD.into(), source })?;
+            was_off.retain(|namespace| *namespace != here);
         }
-        self.content.forwarding_was_off.clear();
         Ok(())
     }
 }
@@ -307,6 +332,41 @@ mod tests {
     fn name() -> InstanceName {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).parse().unwrap()
+    }
+
+    #[test]
+    fn forwarding_is_set_back_with_the_last_instance() {
+        let forwards = || fs::read_to_string(IP_FORWARD).unwrap().trim().to_owned();
+        let play = move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            for before in ["0", "1"] {
+                fs::write(IP_FORWARD, before).unwrap();
+                let roots = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+                let [first, second] = roots.each_ref().map(|root| claim(name(), root.path()).unwrap().0);
+                for _ in 0..2 {
+                    switch_forwarding_on().unwrap();
+                }
+                release(&first).unwrap();
+                assert_eq!(forwards(), "1");
+                release(&second).unwrap();
+                assert_eq!(forwards(), before);
+            }
+        };
+        std::thread::spawn(play).join().unwrap();
+    }
+
+    #[test]
+    fn a_reboot_empties_the_register() {
+        let instance = Instance::new(name(), "/r".into(), 3);
+        let entries = vec![Entry { instance: instance.clone(), namespace: 1 }];
+        let content = Content { boot: "first".to_owned(), entries, forwarding_was_off: vec![1] };
+        let bytes = serde_json::to_vec(&content).unwrap();
+
+        let (same, left_over) = Content::of_boot("first".to_owned(), &bytes).unwrap();
+        assert_eq!((same.entries.len(), left_over.len()), (1, 0));
+        let (next, left_over) = Content::of_boot("second".to_owned(), &bytes).unwrap();
+        assert_eq!((next.entries.len(), next.forwarding_was_off.len(), next.boot.as_str()), (0, 0, "second"));
+        assert_eq!(left_over, [instance.run]);
     }
 
     /// Takes an instance off the register when dropped.

@@ -97,11 +97,16 @@ impl FromStr for HostPort {
 /// Makes the host ready for the instance's dynos: rules, forwarding, and a subnet that leads nowhere but to dynos. May
 /// be called again, also while dynos run; the rules are exchanged at once.
 pub fn setup(instance: &Instance, policy: &Policy) -> Result<(), NetworkError> {
-    nft(&rules(instance, policy))?;
+    set_rules(instance, policy)?;
     let set_subnet = || Netlink::open()?.set_route(&subnet_route(instance));
     set_subnet().map_err(step(|| format!("set aside the subnet of {}", instance.name)))?;
     instances::switch_forwarding_on()?;
     Ok(())
+}
+
+/// Only the rules of [`setup`], in the calling thread's network namespace.
+pub fn set_rules(instance: &Instance, policy: &Policy) -> Result<(), NetworkError> {
+    nft(&rules(instance, policy))
 }
 
 /// Removes all that [`setup`] and [`prepare`] made on the host, links of running dynos included. Forwarding is set back
@@ -327,7 +332,8 @@ pub fn relay_target() -> Option<SocketAddr> {
     Some(SocketAddr::new(first.unwrap_or(Ipv4Addr::LOCALHOST.into()), DNS_PORT))
 }
 
-fn direct_resolvers() -> Vec<IpAddr> {
+/// The host's resolvers that dynos can reach themselves.
+pub fn direct_resolvers() -> Vec<IpAddr> {
     let files = ["/etc/resolv.conf"].into_iter().chain(UPLINK_RESOLVERS);
     let reachable = files.map(|file| reachable_resolvers(&read_or_empty(file)));
     reachable.into_iter().find(|found| !found.is_empty()).unwrap_or_default()

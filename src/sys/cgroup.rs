@@ -311,7 +311,7 @@ impl Group {
     /// Sends SIGKILL to every process of the group, also to those that are being forked right now. Returns when all are
     /// signalled; they may take a moment to be gone (see [`Group::remove`]).
     pub fn kill(&self) -> io::Result<()> {
-        let by_kernel = self.v2.as_ref().is_some_and(|part| write(&part.dir.join("cgroup.kill"), "1").is_ok());
+        let by_kernel = self.kill_file().is_some_and(|file| write(&file, "1").is_ok());
         if by_kernel && self.v1.is_empty() {
             return Ok(());
         }
@@ -326,6 +326,11 @@ impl Group {
             self.signal(libc::SIGKILL, &[])?;
         }
         Ok(())
+    }
+
+    /// What the kernel kills the group by, where there is a version 2 mount. The kernel has it since 5.14.
+    pub fn kill_file(&self) -> Option<PathBuf> {
+        self.v2.as_ref().map(|part| part.dir.join("cgroup.kill"))
     }
 
     /// Sends `signal` to every process of the group except the pids given. A pid that was given to another process

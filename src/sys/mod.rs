@@ -11,5 +11,6 @@ pub mod process;
 pub mod seccomp;
 pub mod shm;
 pub mod syscalls;
+pub mod trial;
 pub mod tty;
 pub mod userns;
