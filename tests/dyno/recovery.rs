@@ -55,7 +55,8 @@ async fn the_exit_of_a_dyno_that_died_meanwhile_is_known() {
     let mut stage = Stage::new().await;
     let gate = stage.instance.root.join("gate");
     fs::create_dir(&gate).unwrap();
-    let mut body = stage.body(&["sh", "-c", "echo up; while [ ! -e /gate/open ]; do sleep 0.05; done; echo bye; exit 42"]);
+    let mut body =
+        stage.body(&["sh", "-c", "echo up; while [ ! -e /gate/open ]; do sleep 0.05; done; echo bye; exit 42"]);
     body.binds.push(hokku::dyno::Mount { source: gate.clone(), target: "/gate".into(), read_only: true });
     let id = stage.launch(body, Ready::Started, Io::Log);
     stage.logged("up").await;
@@ -128,7 +129,8 @@ async fn a_shim_killed_while_no_server_looked_is_cleared_away() {
     stage.stop_engine().await;
     let inside = stage.processes(id);
     kill(shim(&stage, id));
-    eventually("the dyno is gone", || inside.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())).await;
+    eventually("the dyno is gone", || inside.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()))
+        .await;
     stage.start_engine().await;
     assert_eq!(stage.found[0].exit.unwrap().code, 137);
     assert!(!stage.traces().iter().any(|trace| *trace == id.to_string()), "{:?}", stage.traces());
