@@ -194,7 +194,7 @@ impl Server {
         response: Response<Incoming>,
     ) -> Value {
         let out = &mut self.transcript;
-        let cut = if body.len() > 200 { format!("{}… ({} bytes)", &body[..60], body.len()) } else { body.to_owned() };
+        let cut = if body.len() > 500 { format!("{}… ({} bytes)", &body[..60], body.len()) } else { body.to_owned() };
         write!(out, "{method} {path} {cut}").unwrap();
         while out.ends_with(' ') {
             out.pop();
