@@ -49,7 +49,7 @@ pub(super) fn page(headers: &HeaderMap, mut rows: Vec<Value>, fields: &[&'static
     let next = (rows.len() > range.max).then(|| {
         rows.truncate(range.max);
         let (order, last) = (if range.descending { ", order=desc" } else { "" }, rows.last().map(&key));
-        let end = range.last.map(|bound| bound.text()).unwrap_or_default();
+        let end = range.last.map(Bound::text).unwrap_or_default();
         format!("{} ]{}..{end}; max={}{order}", range.field, plain(&last.unwrap_or_default()), range.max)
     });
     let span = rows.first().zip(rows.last()).map(|(first, last)| (plain(&key(first)), plain(&key(last))));

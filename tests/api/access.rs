@@ -1,3 +1,6 @@
+//! Who may ask, and what is there for everybody.
+#![forbid(unsafe_code)]
+
 use crate::assert_said;
 use crate::server::Server;
 use base64::Engine as _;

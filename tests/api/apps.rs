@@ -1,3 +1,6 @@
+//! Apps: made, found, changed, destroyed; lists and what is asked beside an app.
+#![forbid(unsafe_code)]
+
 use crate::assert_said;
 use crate::server::{Server, until};
 

@@ -1,3 +1,6 @@
+//! From a source to a build, its output, its buildpacks.
+#![forbid(unsafe_code)]
+
 use crate::assert_said;
 use crate::server::{Server, until};
 use bytes::Bytes;

@@ -1,3 +1,6 @@
+//! Config vars.
+#![forbid(unsafe_code)]
+
 use crate::assert_said;
 use crate::server::Server;
 use serde_json::json;

@@ -1,3 +1,6 @@
+//! Dynos: scaled, shown, restarted, stopped, run and attached.
+#![forbid(unsafe_code)]
+
 use crate::assert_said;
 use crate::server::Server;
 use bytes::Bytes;

@@ -1,3 +1,6 @@
+//! Log sessions and the streams they open.
+#![forbid(unsafe_code)]
+
 use crate::assert_said;
 use crate::server::Server;
 use bytes::Bytes;

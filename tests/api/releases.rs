@@ -1,3 +1,6 @@
+//! Releases and slugs.
+#![forbid(unsafe_code)]
+
 use crate::assert_said;
 use crate::server::Server;
 

@@ -6,6 +6,7 @@ use hokku::api;
 use hokku::control::{Control, Parts, Place};
 use hokku::domain::app::AppId;
 use hokku::domain::instance::Instance;
+use hokku::domain::log::LogFilter;
 use hokku::domain::release::{Change, History, Release, ReleaseId, ReleaseStatus};
 use hokku::domain::slug::{Digest, Slug, SlugId};
 use hokku::logs::{Hub, HubLimits, Outputs};
@@ -227,7 +228,7 @@ impl Server {
 
     /// The app's whole log without its times.
     pub(crate) async fn log(&self) -> String {
-        let frames = self.control.hub.recent(self.app().await, &Default::default(), 1500);
+        let frames = self.control.hub.recent(self.app().await, &LogFilter::default(), 1500);
         let lines = frames.iter().map(|frame| format!("{}[{}]: {}", frame.source.word(), frame.process, frame.line));
         lines.collect::<Vec<_>>().join("\n")
     }
