@@ -1,23 +1,92 @@
-//! Placeholder with the real one's signatures: what is wanted is at once so. Replaced when the real module is merged.
+//! Makes what is wanted so: observe, plan, act, and again.
+//!
+//! ```text
+//!   control ──wake(app)──┐                       ┌──▶ engine: launch, stop
+//!   engine ───events─────┼──▶ one task: ─────────┼──▶ store: promote, fail, phase passed
+//!   clock ────back-off───┘    plan(want, have)   └──▶ router: the next route table
+//! ```
+//!
+//! One task ([`reconcile`]) owns what is running. Wake-ups carry no payload: a lost or doubled one is harmless, because
+//! `want` is read anew from the store each time. Whatever takes long — unpacking a slug, draining a dyno, a build — is
+//! a job of its own that reports back.
 #![forbid(unsafe_code)]
 
 pub mod builds;
+mod engine;
+mod launch;
+mod reconcile;
+mod wording;
+
+pub use engine::Engine;
 
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId};
-use crate::domain::dyno::{DynoId, DynoName, DynoState, Purpose};
+use crate::domain::dyno::{DynoId, DynoName, DynoState, Exit, Purpose};
 use crate::domain::limits::DynoSize;
 use crate::domain::procfile::ProcessType;
-use crate::domain::release::{Release, ReleaseId, ReleaseStatus};
-use crate::logs::Outputs;
-use crate::store::{self, Store, StoreError};
-use crate::wire::attach::{BoxedIo, Frame};
+use crate::domain::release::{Release, ReleaseId};
+use crate::dyno::{Event, Found, Launch};
+use crate::logs::{Hub, Outputs};
+use crate::router::Router;
+use crate::slug::SlugStore;
+use crate::stack::Stack;
+use crate::store::Store;
+use crate::wire::attach::BoxedIo;
 use builds::Builder;
 use jiff::Timestamp;
-use std::sync::{Arc, Mutex};
-use tokio::io::AsyncWriteExt as _;
-use uuid::Uuid;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
 
+/// How long things may take.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A web dyno listens on its port within this, or is killed (R10).
+    pub boot_timeout: Duration,
+    /// Between SIGTERM and SIGKILL (R12).
+    pub grace: Duration,
+    /// Requests in flight to a dyno that is to stop may take this long.
+    pub drain: Duration,
+    /// `hokku run` waits this long for its client (R13).
+    pub attach_timeout: Duration,
+    /// Apps are reached as `<app>.<domain>`.
+    pub domain: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            boot_timeout: seconds(60),
+            grace: seconds(30),
+            drain: seconds(30),
+            attach_timeout: seconds(60),
+            domain: "localhost".to_owned(),
+        }
+    }
+}
+
+/// What the supervisor works with.
+#[derive(Clone)]
+pub struct Parts {
+    pub store: Store,
+    pub hub: Hub,
+    pub outputs: Outputs,
+    pub slugs: SlugStore,
+    pub stack: Arc<Stack>,
+    pub engine: Arc<dyn Engine>,
+    /// `None` in tests that need no traffic.
+    pub router: Option<Router>,
+    pub settings: Settings,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// A dyno as `ps` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DynoView {
     pub id: DynoId,
@@ -31,21 +100,26 @@ pub struct DynoView {
     pub updated_at: Timestamp,
 }
 
+/// A one-off dyno that is asked for.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub app: App,
     pub command: String,
     pub env: Vec<(String, String)>,
     pub size: Option<DynoSize>,
+    /// `None`: detached, its output goes to the log.
     pub attach: Option<Attach>,
     pub actor: Actor,
 }
 
+/// How a client wants to be attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attach {
+    /// Columns and rows of the client's terminal; `None` for plain pipes.
     pub tty: Option<(u16, u16)>,
 }
 
+/// What to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     Dyno(DynoName),
@@ -65,140 +139,152 @@ pub enum RunError {
     Shutdown,
 }
 
-#[derive(Clone, Debug)]
+/// A dyno that could not be started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{step}: {message}")]
+pub struct LaunchFailure {
+    pub step: String,
+    pub message: String,
+}
+
+enum Command {
+    Wake(AppId),
+    Dynos(AppId, oneshot::Sender<Vec<DynoView>>),
+    Run(Box<Run>, oneshot::Sender<Result<DynoView, RunError>>),
+    Attach(DynoId, BoxedIo, oneshot::Sender<Result<(), RunError>>),
+    Stop(AppId, Stop, oneshot::Sender<usize>),
+    Build(Box<Launch>, oneshot::Sender<Result<Exit, LaunchFailure>>),
+    Kill(DynoId),
+    Settled(ReleaseId, oneshot::Sender<Release>),
+    /// A job has made a launch, or could not.
+    Prepared(Box<Launch>),
+    Unlaunchable(DynoId, String),
+    /// The router works by the table that makes these releases reachable.
+    Reachable(Vec<Release>),
+    AttachExpired(DynoId),
+}
+
+/// The handle: cheap to clone, talks to the one task.
+#[derive(Clone)]
 pub struct Supervisor {
-    store: Store,
+    commands: mpsc::UnboundedSender<Command>,
     builder: Builder,
-    runs: Arc<Mutex<Vec<(AppId, DynoView, bool)>>>,
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Supervisor")
+    }
 }
 
 impl Supervisor {
-    pub fn placeholder(store: Store, outputs: Outputs) -> Self {
-        Self { builder: Builder::placeholder(store.clone(), outputs), store, runs: Arc::default() }
+    /// Starts the task with what a scan of the machine found; every app is planned at once.
+    pub fn start(
+        parts: Parts,
+        found: Vec<Found>,
+        events: mpsc::UnboundedReceiver<Event>,
+        builds: builds::Settings,
+    ) -> Self {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let builder = Builder::new(parts.clone(), builds, Reach { commands: commands.clone() });
+        tokio::spawn(reconcile::Reconciler::new(parts, commands.clone()).run(found, inbox, events));
+        Self { commands, builder }
     }
 
+    /// Something about the app has changed: look again.
     pub fn wake(&self, app: AppId) {
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            let settled: Result<(), StoreError> = store
-                .write(move |tx| {
-                    while let Some(release) = store::releases::oldest_pending(tx, app)? {
-                        let slug = store::slugs::get(tx, release.slug.unwrap())?.unwrap();
-                        let formation = store::formations::get(tx, app)?;
-                        let first = formation.0.is_empty();
-                        store::formations::put(tx, app, &formation.adapt(&slug.process_types, first))?;
-                        store::releases::settle(tx, release.id, ReleaseStatus::Succeeded, None, Timestamp::now())?;
-                    }
-                    Ok(())
-                })
-                .await;
-            settled.unwrap();
-        });
+        self.send(Command::Wake(app));
     }
 
     pub async fn dynos(&self, app: AppId) -> Vec<DynoView> {
-        let views: Result<Vec<DynoView>, StoreError> = self
-            .store
-            .read(move |tx| {
-                let Some(current) = store::releases::current(tx, app)? else { return Ok(vec![]) };
-                let Some(slug) = current.slug else { return Ok(vec![]) };
-                let types = store::slugs::get(tx, slug)?.unwrap().process_types;
-                let mut views = Vec::new();
-                for row in store::formations::rows(tx, app)? {
-                    for number in 1..=row.scale.quantity {
-                        views.push(DynoView {
-                            id: DynoId(Uuid::new_v5_like(row.id, number)),
-                            name: DynoName::new(row.kind.clone(), number),
-                            purpose: Purpose::Formation,
-                            state: DynoState::Up { since: current.updated_at },
-                            release_version: current.version,
-                            command: types[&row.kind].clone(),
-                            size: row.scale.size,
-                            created_at: current.updated_at,
-                            updated_at: current.updated_at,
-                        });
-                    }
-                }
-                Ok(views)
-            })
-            .await;
-        let mut views = views.unwrap();
-        views.extend(self.runs.lock().unwrap().iter().filter(|(a, ..)| *a == app).map(|(_, view, _)| view.clone()));
-        views
+        self.ask(|reply| Command::Dynos(app, reply)).await.unwrap_or_default()
     }
 
+    /// Makes a one-off dyno. With `attach` it starts when the client comes ([`Supervisor::attach`]).
+    ///
+    /// # Errors
+    /// When the app has no code or the store can't be read.
     pub async fn run(&self, run: Run) -> Result<DynoView, RunError> {
-        let app = run.app.id;
-        let current: Result<_, StoreError> = self.store.read(move |tx| store::releases::current(tx, app)).await;
-        let current = current.unwrap().filter(|release| release.slug.is_some()).ok_or(RunError::NoCode)?;
-        let now = Timestamp::now();
-        let view = DynoView {
-            id: DynoId(Uuid::new_v4()),
-            name: "run.4821".parse().unwrap(),
-            purpose: Purpose::Run,
-            state: DynoState::Starting { since: now },
-            release_version: current.version,
-            command: run.command,
-            size: run.size.unwrap_or_default(),
-            created_at: now,
-            updated_at: now,
-        };
-        self.runs.lock().unwrap().push((app, view.clone(), run.attach.is_some()));
-        Ok(view)
+        self.ask(|reply| Command::Run(Box::new(run), reply)).await.unwrap_or(Err(RunError::Shutdown))
     }
 
-    pub async fn attach(&self, id: DynoId, mut stream: BoxedIo) -> Result<(), RunError> {
-        let command = {
-            let mut runs = self.runs.lock().unwrap();
-            let run = runs.iter_mut().find(|(_, view, waits)| view.id == id && *waits).ok_or(RunError::NotWaiting)?;
-            run.2 = false;
-            run.1.command.clone()
-        };
-        tokio::spawn(async move {
-            let mut text = format!("ran {command}; read ").into_bytes();
-            while let Ok(Some(frame)) = Frame::read(&mut stream).await {
-                match frame {
-                    Frame::Stdin(bytes) => text.extend(bytes),
-                    Frame::StdinEnd => break,
-                    _ => {}
-                }
-            }
-            stream.write_all(&Frame::Stdout(text).encode()).await.unwrap();
-            stream.write_all(&Frame::Exit(7).encode()).await.unwrap();
-            stream.shutdown().await.unwrap();
-        });
-        Ok(())
+    /// Hands the client's connection to a dyno that waits for it; returns when it is handed over.
+    ///
+    /// # Errors
+    /// When no dyno of that id waits for a client.
+    pub async fn attach(&self, id: DynoId, stream: BoxedIo) -> Result<(), RunError> {
+        self.ask(|reply| Command::Attach(id, stream, reply)).await.unwrap_or(Err(RunError::Shutdown))
     }
 
+    /// Stops dynos; those of the formation are started again by the next plan. Says how many were told.
     pub async fn stop(&self, app: AppId, what: Stop) -> usize {
-        self.dynos(app)
-            .await
-            .iter()
-            .filter(|view| match &what {
-                Stop::Dyno(name) => view.name == *name,
-                Stop::Type(kind) => view.name.kind == *kind,
-                Stop::All => true,
-            })
-            .count()
+        self.ask(|reply| Command::Stop(app, what, reply)).await.unwrap_or(0)
     }
 
+    /// Waits until the release has succeeded and is reachable, or has failed; `None` when it does not exist.
     pub async fn settled(&self, release: ReleaseId) -> Option<Release> {
-        let row: Result<_, StoreError> = self.store.read(move |tx| store::releases::get(tx, release)).await;
-        row.unwrap()
+        self.ask(|reply| Command::Settled(release, reply)).await
     }
 
-    pub fn kill(&self, _: DynoId) {}
+    pub fn kill(&self, id: DynoId) {
+        self.send(Command::Kill(id));
+    }
 
     pub fn builds(&self) -> &Builder {
         &self.builder
     }
+
+    fn send(&self, command: Command) {
+        Reach { commands: self.commands.clone() }.send(command);
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        Reach { commands: self.commands.clone() }.ask(command).await
+    }
 }
 
-trait Like {
-    fn new_v5_like(base: Uuid, number: u32) -> Uuid;
+/// What the builder needs of the supervisor that it is a part of.
+#[derive(Clone)]
+pub(crate) struct Reach {
+    commands: mpsc::UnboundedSender<Command>,
 }
-impl Like for Uuid {
-    fn new_v5_like(base: Uuid, number: u32) -> Uuid {
-        Uuid::from_u128(base.as_u128() ^ u128::from(number))
+
+impl std::fmt::Debug for Reach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reach")
+    }
+}
+
+impl Reach {
+    pub(crate) fn wake(&self, app: AppId) {
+        self.send(Command::Wake(app));
+    }
+
+    pub(crate) fn kill(&self, id: DynoId) {
+        self.send(Command::Kill(id));
+    }
+
+    /// Runs a build dyno to its end.
+    ///
+    /// # Errors
+    /// When it could not be started.
+    pub(crate) async fn run_build(&self, launch: Launch) -> Result<Exit, LaunchFailure> {
+        let gone = || LaunchFailure { step: "server".into(), message: "the server is shutting down".into() };
+        self.ask(|reply| Command::Build(Box::new(launch), reply)).await.unwrap_or_else(|| Err(gone()))
+    }
+
+    pub(crate) async fn settled(&self, release: ReleaseId) -> Option<Release> {
+        self.ask(|reply| Command::Settled(release, reply)).await
+    }
+
+    fn send(&self, command: Command) {
+        // Only when the task has ended, that is while the server goes down: nobody is left to do anything.
+        let _ = self.commands.send(command);
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply));
+        answer.await.ok()
     }
 }
