@@ -14,8 +14,6 @@
 //! Identity is a pidfd or a socket, never a number; secrets travel by socket, never by file or argument.
 #![forbid(unsafe_code)]
 
-
-
 use crate::domain::app::AppId;
 use crate::domain::dyno::{DynoId, DynoName, Exit, Purpose};
 use crate::domain::limits::{DynoSize, Limits};

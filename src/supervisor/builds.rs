@@ -1,0 +1,2 @@
+//! The queue of builds.
+#![forbid(unsafe_code)]
