@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use crate::domain::limits::Limits;
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -42,9 +41,8 @@ const PASSED: [&str; 14] = [
 
 const MIB: u64 = 1024 * 1024;
 
-/// `[build]` of `hokku.toml`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// What the operator may set for all builds.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Variables for every build, stronger than what hokku itself sets.
     pub env: BTreeMap<String, String>,
@@ -126,12 +124,5 @@ mod tests {
         assert_eq!(env["PIP_CERT"], "/x");
         assert_eq!(env["https_proxy"], "http://proxy:3128");
         assert!(!env.contains_key("AWS_SECRET_ACCESS_KEY") && !env.contains_key("GOPROXY"));
-    }
-
-    #[test]
-    fn settings_are_read_from_toml_and_misspelt_ones_refused() {
-        let settings: Settings = toml::from_str("minutes = 5\n[env]\nA = \"1\"\n").unwrap();
-        assert_eq!((settings.minutes, settings.env["A"].as_str(), settings.memory_mb), (5, "1", 2048));
-        assert!(toml::from_str::<Settings>("minuets = 5").is_err());
     }
 }

@@ -169,15 +169,28 @@ pub fn purge_cache(root: &Path, app: AppId) -> io::Result<()> {
     }
 }
 
-/// Removes what builds of a server that died left behind.
+/// The directories of builds whose server died. Called before the first build of a server.
 ///
 /// # Errors
-/// When something can't be removed.
-pub fn sweep(root: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(root.join("builds")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+/// When it can't be looked.
+pub fn left_behind(root: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(root.join("builds")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.path())).collect(),
     }
+}
+
+/// Removes them, again and again for a while: a dyno that is being killed may still write.
+pub fn remove_all(stages: Vec<PathBuf>) {
+    let mut left = stages;
+    for _ in 0..50 {
+        left.retain(|stage| fs::remove_dir_all(stage).is_err_and(|error| error.kind() != io::ErrorKind::NotFound));
+        if left.is_empty() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    tracing::warn!("can't remove what unfinished builds left: {left:?}");
 }
 
 /// Copies the contents of a directory into another with modes, times and links as they are, sharing blocks where the
@@ -261,8 +274,9 @@ mod tests {
         purge_cache(root.path(), APP).unwrap();
         purge_cache(root.path(), APP).unwrap();
         assert!(!kept.exists());
-        sweep(root.path()).unwrap();
-        assert!(!root.path().join("builds").exists());
+        assert_eq!(left_behind(root.path()).unwrap().len(), 2);
+        remove_all(left_behind(root.path()).unwrap());
+        assert_eq!(left_behind(root.path()).unwrap().len(), 0);
     }
 
     #[test]

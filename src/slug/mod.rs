@@ -14,7 +14,10 @@ pub struct Packed {
     pub unpacked: u64,
 }
 #[derive(Clone, Copy, Debug, Default)]
-pub struct UnpackLimits;
+pub struct UnpackLimits {
+    pub strip_single_root: bool,
+    pub bytes: u64,
+}
 impl SlugStore {
     pub fn pack(&self, _tree: &Path) -> Result<Packed, SlugError> {
         Err(SlugError)

@@ -52,6 +52,11 @@ pub fn current(tx: &Tx<'_>, app: AppId) -> Result<Option<Release>, StoreError> {
     one(tx, "WHERE app_id = ?1 AND status = 'succeeded' ORDER BY version DESC LIMIT 1", [text(app)])
 }
 
+/// The newest that has not failed: what a change builds on.
+pub fn standing(tx: &Tx<'_>, app: AppId) -> Result<Option<Release>, StoreError> {
+    one(tx, "WHERE app_id = ?1 AND status <> 'failed' ORDER BY version DESC LIMIT 1", [text(app)])
+}
+
 /// The next one to be decided.
 pub fn oldest_pending(tx: &Tx<'_>, app: AppId) -> Result<Option<Release>, StoreError> {
     one(tx, "WHERE app_id = ?1 AND status = 'pending' ORDER BY version LIMIT 1", [text(app)])
