@@ -1,4 +1,51 @@
 //! The `hokku` binary: picks the role.
+//!
+//! The hidden roles are the processes of an instance. They are told apart before anything of the command line or of
+//! tokio is started, as most of them are forked often or must stay small and single-threaded.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use hokku::cli::{self, Invocation};
+use hokku::dyno::launcher;
+use hokku::server::{self, ServerOptions};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let words = |from: usize| args.iter().skip(from).map(|word| word.to_string_lossy().into_owned());
+    match args.get(1).and_then(|role| role.to_str()) {
+        Some("launcher") => role(launcher::main(words(2)).map(|()| 0)),
+        Some("dyno") if args.get(2).is_some_and(|word| word == "run") => role(launcher::run(words(3))),
+        _ => command_line(args),
+    }
+}
+
+fn command_line(args: Vec<OsString>) -> ExitCode {
+    match cli::parse(args) {
+        Invocation::Server(at, options) => ended(server::run(ServerOptions {
+            root: cli::root(&at),
+            name: options.name,
+            api: options.api,
+            router: options.router,
+            domain: options.domain,
+        })),
+        Invocation::Down(at, options) => ended(server::down(&cli::root(&at), options.name.as_ref(), options.purge)),
+        Invocation::Client(client) => ExitCode::from(cli::run(*client)),
+        Invocation::Ended(status) => ExitCode::from(status),
+    }
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(cli::report(&error)),
+    }
+}
+
+/// A hidden role has ended with a status or an error.
+fn role(result: Result<i32, impl std::error::Error + Send + Sync + 'static>) -> ExitCode {
+    match result {
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(255)),
+        Err(error) => ExitCode::from(cli::report(&error.into())),
+    }
+}

@@ -1,2 +1,129 @@
-//! Empty room.
+//! Does this machine have what hokku needs? Every check says what was found and, where something is missing, how to get
+//! it. What the kernel can do is tried, not looked up: versions and configuration files promise more than they keep.
+//!
+//! Nothing is changed and nothing is left behind. How it is shown is up to the caller.
 #![forbid(unsafe_code)]
+
+mod firewall;
+mod kernel;
+mod machine;
+
+use serde::Serialize;
+use std::error::Error;
+use std::path::Path;
+
+/// Where a server keeps its state unless told otherwise.
+const DEFAULT_ROOT: &str = "/var/lib/hokku";
+
+/// One thing looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub status: Status,
+    pub found: String,
+    /// What to do about it, or to keep in mind.
+    pub advice: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Ok,
+    /// Works, but not as well as it could, or could not be tried.
+    Warning,
+    /// Dynos cannot run like this.
+    Missing,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, status: Status::Ok, found: found.into(), advice: None }
+    }
+
+    fn warning(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { name, status: Status::Warning, found: found.into(), advice: Some(advice.into()) }
+    }
+
+    fn missing(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { name, status: Status::Missing, found: found.into(), advice: Some(advice.into()) }
+    }
+
+    fn with_advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+}
+
+/// Looks at everything, for a server whose state is in `root` (by default `/var/lib/hokku`). Takes a few seconds at
+/// most. Without root privileges, what needs them is left out and a warning says so.
+pub fn examine(root: Option<&Path>) -> Vec<Check> {
+    let root = root.unwrap_or(Path::new(DEFAULT_ROOT));
+    let privileges = machine::privileges();
+    let privileged = privileges.status == Status::Ok;
+    let mut checks = vec![privileges, kernel::version(), kernel::seccomp()];
+    if privileged {
+        checks.extend([kernel::user_namespaces(), kernel::overlay(), kernel::id_mapped_mounts(root)]);
+        checks.extend(kernel::cgroups());
+        checks.extend([kernel::network_namespaces(), firewall::nft()]);
+        checks.extend(firewall::foreign());
+    }
+    checks.extend([machine::resolvers(), machine::git(), machine::disk(root), machine::memory(), machine::run()]);
+    checks.extend(machine::key(root));
+    checks
+}
+
+/// An error and what caused it, in one line.
+fn told(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_can_run_dynos_and_every_complaint_comes_with_advice() {
+        let root = tempfile::tempdir().unwrap();
+        let checks = examine(Some(root.path()));
+        let missing: Vec<&Check> = checks.iter().filter(|check| check.status == Status::Missing).collect();
+        assert!(missing.is_empty(), "{missing:#?}");
+        for check in &checks {
+            assert!(!check.found.is_empty(), "{check:?}");
+            assert!(check.status == Status::Ok || check.advice.is_some(), "{check:?}");
+        }
+        let mut names: Vec<&str> = checks.iter().map(|check| check.name).collect();
+        names.dedup();
+        let expected = [
+            "privileges",
+            "kernel",
+            "seccomp",
+            "user namespaces",
+            "overlay",
+            "id-mapped mounts",
+            "cgroups",
+            "cgroup.kill",
+            "network namespaces",
+            "nft",
+            "other firewalls",
+            "resolvers",
+            "git",
+            "disk",
+            "memory",
+            "/run",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let error = std::io::Error::other("the reason");
+        let error = crate::sys::cgroup::CgroupError::Read { path: "/x".into(), source: error };
+        assert_eq!(told(&error), "cannot read /x: the reason");
+    }
+}

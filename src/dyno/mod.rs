@@ -14,6 +14,24 @@
 //! Identity is a pidfd or a socket, never a number; secrets travel by socket, never by file or argument.
 #![forbid(unsafe_code)]
 
+mod engine;
+mod init;
+pub mod instances;
+pub mod launcher;
+pub mod network;
+pub mod policy;
+mod protocol;
+mod record;
+pub mod relay;
+mod ring;
+pub mod shell;
+mod shim;
+pub mod spec;
+mod step;
+
+pub use engine::{Dynos, EngineError, Settings, destroy};
+pub use step::StepError;
+
 use crate::domain::app::AppId;
 use crate::domain::dyno::{DynoId, DynoName, Exit, Purpose};
 use crate::domain::limits::{DynoSize, Limits};

@@ -1,28 +1,19 @@
-//! Placeholder.
+//! Placeholder with the contract's signatures; replaced when the real module is merged.
 #![forbid(unsafe_code)]
+
 use crate::domain::slug::Digest;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+
 #[derive(Clone, Debug)]
-pub struct SlugStore;
-#[derive(Debug, thiserror::Error)]
-#[error("placeholder")]
-pub struct SlugError;
-#[derive(Clone, Debug)]
-pub struct Packed {
-    pub digest: Digest,
-    pub size: u64,
-    pub unpacked: u64,
-}
-#[derive(Clone, Copy, Debug, Default)]
-pub struct UnpackLimits {
-    pub strip_single_root: bool,
-    pub bytes: u64,
-}
+pub struct SlugStore(PathBuf);
+
 impl SlugStore {
-    pub fn pack(&self, _tree: &Path) -> Result<Packed, SlugError> {
-        Err(SlugError)
+    pub fn open(root: &Path) -> io::Result<Self> {
+        Ok(Self(root.to_owned()))
     }
-    pub fn unpack_source(&self, _archive: &Path, _dest: &Path, _limits: UnpackLimits) -> Result<(), SlugError> {
-        Err(SlugError)
+
+    pub fn remove(&self, digest: &Digest) -> io::Result<()> {
+        std::fs::remove_file(self.0.join("slugs").join(format!("{digest}.tar.zst")))
     }
 }

@@ -50,8 +50,8 @@ fn new_app(tx: &Tx<'_>, name: &str) -> Result<App, StoreError> {
 
 fn new_release(tx: &Tx<'_>, app: AppId, change: &Change<'_>) -> Result<Release, StoreError> {
     let actor: Actor = accounts::admin(tx)?.actor();
-    let (newest, current) = (releases::newest(tx, app)?, releases::current(tx, app)?);
-    let history = History { newest: newest.as_ref(), current: current.as_ref() };
+    let (newest, standing) = (releases::newest(tx, app)?, releases::standing(tx, app)?);
+    let history = History { newest: newest.as_ref(), standing: standing.as_ref() };
     let release = Release::next(ReleaseId(Uuid::new_v4()), app, history, change, actor, Timestamp::now())
         .expect("a valid change");
     releases::insert(tx, &release)?;

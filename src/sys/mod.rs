@@ -1,2 +1,16 @@
 //! The kernel: the only place with `unsafe`. Safe functions over owned types; knows nothing of dynos.
 #![expect(unsafe_code, reason = "the one place where system calls are wrapped")]
+
+pub mod caps;
+pub mod cgroup;
+pub mod fd;
+pub mod loopback;
+pub mod mount;
+pub mod netlink;
+pub mod process;
+pub mod seccomp;
+pub mod shm;
+pub mod syscalls;
+pub mod trial;
+pub mod tty;
+pub mod userns;

@@ -1,0 +1,314 @@
+//! The server's side of the engine: one task per dyno, which talks to its shim and stores what it says.
+#![forbid(unsafe_code)]
+
+mod adopt;
+mod attach;
+mod destroy;
+mod output;
+mod task;
+
+pub use destroy::destroy;
+
+use super::protocol::{Hello, Order};
+use super::step::{StepError, step};
+use super::{Event, Found, Launch, What, launcher, network, record};
+use crate::domain::dyno::DynoId;
+use crate::domain::instance::Instance;
+use crate::logs::Hub;
+use std::collections::{HashMap, VecDeque};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How this engine is to work.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The hokku binary; the launcher is started from it.
+    pub executable: PathBuf,
+    pub policy: network::Policy,
+    /// How many networks are made ahead of their launches.
+    pub prepared_networks: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let executable = PathBuf::from("/proc/self/exe");
+        Self { executable, policy: network::Policy::default(), prepared_networks: 2 }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("cannot set up the network of dynos")]
+    Network(#[from] network::NetworkError),
+    #[error(transparent)]
+    Step(#[from] StepError),
+    #[error("cannot clear the instance's entry")]
+    Register(#[from] super::instances::RegisterError),
+    #[error("a task of the engine died")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The engine. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Dynos {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    instance: Instance,
+    settings: Settings,
+    hub: Hub,
+    events: mpsc::UnboundedSender<Event>,
+    slots: Mutex<Slots>,
+    /// The live dynos; what is sent before a shim is there waits for it.
+    orders: Mutex<HashMap<DynoId, mpsc::UnboundedSender<Order>>>,
+    /// Held by whoever starts a launcher, so that there is one.
+    starting: tokio::sync::Mutex<()>,
+    ending: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Dynos {
+    /// Takes over what the last server left and goes on from there: the launcher, live dynos with their logs, the
+    /// records of ended ones. Those that nobody watched over any more are ended and cleared away.
+    ///
+    /// Events of the dynos found come after this returns; for live ones `Ready` comes again.
+    ///
+    /// # Errors
+    /// When the network can't be set up, the launcher not be started, or RUN not be read.
+    pub async fn start(
+        instance: Instance,
+        settings: Settings,
+        hub: Hub,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Result<(Self, Vec<Found>), EngineError> {
+        let dynos = instance.run.join("dynos");
+        step("make a directory", dynos.display(), DirBuilder::new().recursive(true).mode(0o700).create(&dynos))?;
+        let (place, policy) = (instance.clone(), settings.policy.clone());
+        tokio::task::spawn_blocking(move || network::setup(&place, &policy)).await??;
+        let shared = Arc::new(Shared {
+            instance,
+            settings,
+            hub,
+            events,
+            slots: Mutex::default(),
+            orders: Mutex::default(),
+            starting: tokio::sync::Mutex::default(),
+            ending: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        shared.launcher().await?;
+        let found = adopt::adopt(&shared).await?;
+        Ok((Self { shared }, found))
+    }
+
+    /// Starts a dyno; what becomes of it is told by events.
+    pub fn launch(&self, launch: Launch) {
+        let orders = self.shared.expect_orders(launch.id);
+        self.shared.spawn(task::launch(self.shared.clone(), launch, orders));
+    }
+
+    /// SIGTERM to every process of the dyno; SIGKILL to those that are left after `grace`.
+    pub fn stop(&self, id: DynoId, grace: Duration) {
+        let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.shared.order(id, Order::Stop { grace });
+    }
+
+    /// SIGKILL to every process of the dyno.
+    pub fn kill(&self, id: DynoId) {
+        self.shared.order(id, Order::Kill);
+    }
+
+    /// The record of an ended dyno is no longer needed. Nothing happens while it lives.
+    pub fn forget(&self, id: DynoId) {
+        if self.shared.lock_orders().contains_key(&id) {
+            return;
+        }
+        let dir = self.shared.instance.dyno_dir(id);
+        self.shared.tasks.spawn_blocking(move || remove(&dir));
+    }
+
+    /// Lets go of everything; dynos, shims and launcher go on, and the next [`Dynos::start`] finds them.
+    pub async fn shutdown(self) {
+        self.shared.ending.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+}
+
+/// What can't be removed now is found again by the next scan.
+fn remove(dir: &std::path::Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(dir = %dir.display(), %error, "cannot remove the record of a dyno");
+    }
+}
+
+impl Shared {
+    fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let ending = self.ending.clone();
+        self.tasks.spawn(async move {
+            // A task is let go of where it waits, never between storing a line and taking it off the ring.
+            ending.run_until_cancelled(task).await;
+        });
+    }
+
+    fn tell(&self, id: DynoId, what: What) {
+        // A supervisor that is gone needs no events.
+        let _ = self.events.send(Event { id, what });
+    }
+
+    fn lock_orders(&self) -> std::sync::MutexGuard<'_, HashMap<DynoId, mpsc::UnboundedSender<Order>>> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_slots(&self) -> std::sync::MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn expect_orders(&self, id: DynoId) -> mpsc::UnboundedReceiver<Order> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.lock_orders().insert(id, sender);
+        receiver
+    }
+
+    fn order(&self, id: DynoId, order: Order) {
+        if let Some(orders) = self.lock_orders().get(&id) {
+            // A task that has ended needs no orders.
+            let _ = orders.send(order);
+        }
+    }
+
+    /// A connection to the launcher, which is started if there is none.
+    async fn launcher(&self) -> Result<UnixStream, StepError> {
+        let path = launcher::socket(&self.instance);
+        let _one = self.starting.lock().await;
+        if let Ok(connection) = UnixStream::connect(&path).await {
+            return Ok(connection);
+        }
+        self.start_launcher()?;
+        step("reach the launcher", path.display(), UnixStream::connect(&path).await)
+    }
+
+    fn start_launcher(&self) -> Result<(), StepError> {
+        let path = launcher::socket(&self.instance);
+        let _ = std::fs::remove_file(&path);
+        let listener = step("listen for the launcher", path.display(), UnixListener::bind(&path))?;
+        step("protect a socket", path.display(), std::fs::set_permissions(&path, Permissions::from_mode(0o600)))?;
+        let log = self.instance.run.join("launcher.log");
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&log);
+        let instance = serde_json::to_string(&self.instance).map_err(io::Error::from);
+        let mut command = tokio::process::Command::new(&self.settings.executable);
+        command.arg("launcher").arg(step("name the instance", "launcher", instance)?);
+        command.env_clear().stdin(OwnedFd::from(listener)).stdout(Stdio::null());
+        command.stderr(step("open the launcher's log", "launcher.log", log)?);
+        // It outlives this server; until then the runtime reaps it.
+        step("start the launcher", self.settings.executable.display(), command.spawn())?;
+        Ok(())
+    }
+
+    /// A slot for a launch, and more of them made ready ahead.
+    fn take_slot(self: &Arc<Self>) -> Option<u16> {
+        let (slot, ahead) = self.lock_slots().take(self.settings.prepared_networks);
+        if !ahead.is_empty() {
+            let shared = self.clone();
+            self.spawn(async move {
+                for slot in ahead {
+                    // When it can't be made now, the launch will say why.
+                    if let Ok(mut launcher) = shared.launcher().await {
+                        let _ = launcher.write_all(&Hello::Prepare { slot }.encode()).await;
+                    }
+                }
+            });
+        }
+        slot
+    }
+}
+
+/// Which slots are in use. They are given out in turn, so that an address is not soon another dyno's.
+#[derive(Debug)]
+struct Slots {
+    used: Vec<bool>,
+    next: u16,
+    /// In use for launches to come.
+    ahead: VecDeque<u16>,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self { used: vec![false; usize::from(Instance::SLOTS)], next: 0, ahead: VecDeque::new() }
+    }
+}
+
+impl Slots {
+    /// A free slot, and those that are newly set aside, `ahead` in all.
+    fn take(&mut self, ahead: usize) -> (Option<u16>, Vec<u16>) {
+        let slot = self.ahead.pop_front().or_else(|| self.free_one());
+        let mut new = Vec::new();
+        while self.ahead.len() < ahead {
+            let Some(slot) = self.free_one() else { break };
+            self.ahead.push_back(slot);
+            new.push(slot);
+        }
+        (slot, new)
+    }
+
+    fn free_one(&mut self) -> Option<u16> {
+        for _ in 0..Instance::SLOTS {
+            let slot = self.next;
+            self.next = (self.next + 1) % Instance::SLOTS;
+            if !std::mem::replace(&mut self.used[usize::from(slot)], true) {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// It was taken by an earlier server. The next one given out is a later one.
+    fn occupy(&mut self, slot: u16) {
+        if let Some(used) = self.used.get_mut(usize::from(slot)) {
+            *used = true;
+            self.next = (slot + 1) % Instance::SLOTS;
+        }
+    }
+
+    fn release(&mut self, slot: u16) {
+        if let Some(used) = self.used.get_mut(usize::from(slot)) {
+            *used = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_go_round_and_are_never_given_twice() {
+        let mut slots = Slots::default();
+        slots.occupy(1);
+        let (first, ahead) = slots.take(2);
+        assert_eq!((first, ahead), (Some(2), vec![3, 4]));
+        let mut all: Vec<u16> = std::iter::from_fn(|| slots.take(0).0).collect();
+        assert_eq!(all.len(), usize::from(Instance::SLOTS) - 2);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), usize::from(Instance::SLOTS) - 2);
+        slots.release(7);
+        assert_eq!(slots.take(0).0, Some(7));
+    }
+}

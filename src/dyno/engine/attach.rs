@@ -1,0 +1,45 @@
+//! The bridge between an attached client and the shim.
+#![forbid(unsafe_code)]
+
+use super::record;
+use crate::dyno::BoxedIo;
+use crate::dyno::protocol::{ATTACH, VERSION};
+use crate::wire::attach::Frame;
+use std::io;
+use std::path::PathBuf;
+use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+/// Passes frames both ways until the dyno has ended or the client has gone; that the connection to the shim ends then is
+/// what tells the shim.
+pub(super) async fn bridge(dir: PathBuf, mut client: BoxedIo) {
+    // Whatever fails here shows to each side as the end of its connection.
+    let _ = pass(&dir, &mut client).await;
+    let _ = client.shutdown().await;
+}
+
+async fn pass(dir: &std::path::Path, client: &mut BoxedIo) -> io::Result<()> {
+    let mut shim = UnixStream::connect(dir.join(record::SOCKET)).await?;
+    shim.write_all(&[VERSION, ATTACH]).await?;
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_shim, mut to_shim) = shim.split();
+    tokio::select! {
+        copied = tokio::io::copy(&mut from_client, &mut to_shim) => copied.map(drop),
+        passed = answer(&mut from_shim, &mut to_client) => passed,
+    }
+}
+
+/// The dyno's frames; a client whose dyno ends without a last word gets one.
+async fn answer(
+    shim: &mut (impl AsyncRead + Unpin),
+    client: &mut (impl tokio::io::AsyncWrite + Unpin),
+) -> io::Result<()> {
+    while let Ok(Some(frame)) = Frame::read(shim).await {
+        client.write_all(&frame.encode()).await?;
+        if matches!(frame, Frame::Exit(_)) {
+            return client.flush().await;
+        }
+    }
+    client.write_all(&Frame::Error("the dyno was killed".to_owned()).encode()).await?;
+    client.flush().await
+}

@@ -1,0 +1,66 @@
+//! `hokku down`: everything of an instance that runs, or is on the host.
+#![forbid(unsafe_code)]
+
+use super::EngineError;
+use crate::domain::instance::Instance;
+use crate::dyno::protocol::{self, CONTROL, Hello, Order, VERSION};
+use crate::dyno::step::step;
+use crate::dyno::{instances, launcher, network, record};
+use crate::sys::cgroup::{self, Group, Hierarchy};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How long a killed dyno's shim may take to clean up before we do it.
+const SHIM_WITHIN: Duration = Duration::from_secs(10);
+
+/// Ends all dynos of an instance and removes every trace of it from the host; its ROOT stays. Its server must not run.
+///
+/// # Errors
+/// When something can't be removed.
+pub async fn destroy(instance: &Instance) -> Result<(), EngineError> {
+    let instance = instance.clone();
+    tokio::task::spawn_blocking(move || clear(&instance)).await?
+}
+
+fn clear(instance: &Instance) -> Result<(), EngineError> {
+    // First the launcher, so that there is no new shim; one that is gone already is fine.
+    if let Ok(mut launcher) = UnixStream::connect(launcher::socket(instance)) {
+        let _ = launcher.write_all(&Hello::Quit.encode());
+        let _ = launcher.set_read_timeout(Some(SHIM_WITHIN));
+        let _ = launcher.read(&mut [0]);
+    }
+    end_shims(instance)?;
+    let hierarchy = Hierarchy::detect().map_err(std::io::Error::other);
+    let hierarchy = step("find the cgroups", instance.cgroup(), hierarchy)?;
+    let names = cgroup::children(&hierarchy, &instance.cgroup());
+    for name in step("list the cgroups", instance.cgroup(), names)? {
+        let group = Group::open(&hierarchy, &instance.cgroup(), &name);
+        step("end a dyno", &name, group.kill())?;
+        step("remove a cgroup", &name, group.remove())?;
+    }
+    step("remove a cgroup", instance.cgroup(), cgroup::remove_parent(&hierarchy, &instance.cgroup()))?;
+    network::teardown(instance)?;
+    instances::release(instance)?;
+    Ok(())
+}
+
+fn end_shims(instance: &Instance) -> Result<(), EngineError> {
+    let all = step("look for dynos", instance.run.display(), record::all(&instance.run))?;
+    let mut shims = Vec::new();
+    for (_, dir) in all {
+        let Ok(mut shim) = UnixStream::connect(dir.join(record::SOCKET)) else { continue };
+        let mut order = vec![VERSION, CONTROL];
+        order.extend(protocol::encode(&Order::Kill));
+        let told = shim.write_all(&order).and_then(|()| shim.set_read_timeout(Some(SHIM_WITHIN)));
+        if told.is_ok() {
+            shims.push(shim);
+        }
+    }
+    for mut shim in shims {
+        // Until it hangs up; what a stuck one leaves is removed after this.
+        let mut rest = Vec::new();
+        let _ = shim.read_to_end(&mut rest);
+    }
+    Ok(())
+}

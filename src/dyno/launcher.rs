@@ -1,0 +1,161 @@
+//! The launcher: a small process with one thread that forks shims, so that the server, large and threaded, never has to.
+//! One per instance; it outlives the server, and the next server finds it by its socket.
+#![forbid(unsafe_code)]
+
+use super::network;
+use super::protocol::{self, Hello, Request, Stdio};
+use super::shim;
+use crate::domain::instance::Instance;
+use crate::sys::process::{self, Fork, SingleThreaded};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often it looks whether its instance is still there.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+/// A server says what it wants at once.
+const HELLO_WITHIN: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub enum LauncherError {
+    #[error("usage: hokku {0}")]
+    Usage(&'static str),
+    #[error("not the argument of an instance: {0}")]
+    Instance(#[from] serde_json::Error),
+    #[error("the launcher can't work")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Dyno(#[from] super::StepError),
+}
+
+/// `hokku launcher INSTANCE`: serves the listening socket that is its standard input, until it is told to end or the
+/// instance's RUN is gone. `INSTANCE` is JSON.
+///
+/// # Errors
+/// When it can't start.
+pub fn main(args: impl IntoIterator<Item = String>) -> Result<(), LauncherError> {
+    let [instance] = args.into_iter().collect::<Vec<_>>().try_into().map_err(|_| LauncherError::Usage("launcher INSTANCE"))?;
+    let instance: Instance = serde_json::from_str(&instance)?;
+    let single = SingleThreaded::claim()?;
+    // Away from the server's session and group, so that what ends the server doesn't end this.
+    let _ = rustix::process::setsid();
+    rustix::process::chdir("/").map_err(io::Error::from)?;
+    let _ = rustix::thread::set_name(c"hokku-launcher");
+    let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
+    listener.set_nonblocking(true)?;
+    process::forget_children();
+    serve(&single, &instance, &listener)
+}
+
+fn serve(single: &SingleThreaded, instance: &Instance, listener: &UnixListener) -> Result<(), LauncherError> {
+    let mut prepared: HashMap<u16, OwnedFd> = HashMap::new();
+    let socket = socket(instance);
+    while is_ours(listener, &socket) {
+        let mut polled = [PollFd::new(listener, PollFlags::IN)];
+        match rustix::event::poll(&mut polled, Some(&LOOK_EVERY)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(io::Error::from(error).into()),
+        }
+        let Ok((connection, _)) = listener.accept() else { continue };
+        match hello(&connection) {
+            Some(Hello::Quit) => break,
+            Some(Hello::Prepare { slot }) => {
+                // When it can't be made now, the launch will say why.
+                if let Ok(namespace) = network::prepare(instance, slot) {
+                    prepared.insert(slot, namespace);
+                }
+            }
+            Some(Hello::Launch { slot }) => {
+                let network = prepared.remove(&slot);
+                // A failed fork shows to the server as a connection that ends without a word.
+                if let Ok(Fork::Child) = process::fork(single) {
+                    prepared.clear();
+                    process::exit_now(i32::from(be_shim(single, instance, connection, network).is_err()));
+                }
+            }
+            None => {}
+        }
+    }
+    for slot in prepared.into_keys() {
+        let _ = network::release(instance, slot);
+    }
+    Ok(())
+}
+
+/// The launcher's socket in RUN.
+pub(super) fn socket(instance: &Instance) -> PathBuf {
+    instance.run.join("launcher.sock")
+}
+
+/// Whether the name still leads here. It doesn't when RUN was removed, or another launcher took over.
+fn is_ours(listener: &UnixListener, path: &Path) -> bool {
+    let bound = listener.local_addr().ok();
+    let bound = bound.as_ref().and_then(|address| address.as_pathname());
+    bound.is_some() && path.exists()
+}
+
+fn hello(connection: &UnixStream) -> Option<Hello> {
+    if rustix::net::sockopt::socket_peercred(connection).ok()?.uid != rustix::process::geteuid() {
+        return None;
+    }
+    connection.set_nonblocking(false).ok()?;
+    connection.set_read_timeout(Some(HELLO_WITHIN)).ok()?;
+    let mut bytes = [0; Hello::LENGTH];
+    let mut connection = connection;
+    connection.read_exact(&mut bytes).ok()?;
+    Hello::decode(bytes)
+}
+
+/// In the forked child: reads the launch and sees it through.
+fn be_shim(
+    single: &SingleThreaded,
+    instance: &Instance,
+    mut connection: UnixStream,
+    network: Option<OwnedFd>,
+) -> Result<(), LauncherError> {
+    process::remember_children();
+    let _ = rustix::process::setsid();
+    let mut buffer = Vec::new();
+    let mut chunk = vec![0; 64 * 1024];
+    let request = loop {
+        if let Some(request) = protocol::decode::<Request>(&mut buffer)? {
+            break request;
+        }
+        match connection.read(&mut chunk)? {
+            0 => return Ok(()),
+            length => buffer.extend(&chunk[..length]),
+        }
+    };
+    shim::run(single, instance, request, network, Some(connection))?;
+    Ok(())
+}
+
+/// `hokku dyno run --bundle DIR`: runs a bundle by hand, in the foreground, with this process' standard streams. The
+/// instance matters only to a bundle with a network. Returns the exit status.
+///
+/// # Errors
+/// When the dyno can't be launched.
+pub fn run(args: impl IntoIterator<Item = String>) -> Result<i32, LauncherError> {
+    const USAGE: LauncherError = LauncherError::Usage("dyno run --bundle DIR [--instance JSON]");
+    let (mut bundle, mut instance) = (None, None);
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--bundle" => bundle = args.next().map(PathBuf::from),
+            "--instance" => instance = args.next(),
+            _ => return Err(USAGE),
+        }
+    }
+    let bundle = bundle.ok_or(USAGE)?.canonicalize()?;
+    let instance = match instance {
+        Some(instance) => serde_json::from_str(&instance)?,
+        None => Instance::new(crate::domain::instance::InstanceName::default(), bundle.clone(), 0),
+    };
+    let single = SingleThreaded::claim()?;
+    let request = Request { bundle, env: Vec::new(), files: Vec::new(), stdio: Stdio::Inherit };
+    Ok(shim::run(&single, &instance, request, None, None)?)
+}

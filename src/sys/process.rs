@@ -1,0 +1,206 @@
+//! Processes: fork, clone3 with a pidfd, reaping, and what a process does to itself before it becomes another program.
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Proof that this process has one thread. After a fork the child of a process with several may only make
+/// async-signal-safe calls, because a lock can be held by a thread that does not exist there; a child of a process
+/// with one may do anything. Whoever claims it must not start threads afterwards.
+#[derive(Debug)]
+pub struct SingleThreaded(PhantomData<*const ()>);
+
+impl SingleThreaded {
+    /// # Errors
+    /// When there are other threads, or `/proc` cannot be read.
+    pub fn claim() -> io::Result<Self> {
+        match fs::read_dir("/proc/self/task")?.count() {
+            1 => Ok(Self(PhantomData)),
+            n => Err(io::Error::other(format!("this process has {n} threads, forking needs one"))),
+        }
+    }
+}
+
+/// A child and the descriptor that names it: unlike its number it can never come to mean another process.
+#[derive(Debug)]
+pub struct Child {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+}
+
+/// Where a process is after it was doubled.
+#[derive(Debug)]
+pub enum Fork {
+    Parent(Child),
+    Child,
+}
+
+/// `CLONE_INTO_CGROUP` of linux/sched.h, which does not fit into libc's type for it.
+const INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Doubles this process (`fork(2)` with a pidfd).
+///
+/// # Errors
+/// `clone3(2)`.
+pub fn fork(single: &SingleThreaded) -> io::Result<Fork> {
+    clone3(single, 0, None)
+}
+
+/// Doubles this process with the namespaces in `flags` (`CLONE_NEW*`), the child directly in the given v2 cgroup.
+///
+/// # Errors
+/// `clone3(2)`: EPERM or ENOSPC when a namespace is not to be had.
+pub fn clone3(_single: &SingleThreaded, flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    let mut pidfd: i32 = -1;
+    let mut flags = u64::from(flags.cast_unsigned()) | u64::from(libc::CLONE_PIDFD.cast_unsigned());
+    if cgroup.is_some() {
+        flags |= INTO_CGROUP;
+    }
+    let arguments = libc::clone_args {
+        flags,
+        pidfd: &raw mut pidfd as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD.cast_unsigned().into(),
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd().cast_unsigned().into()),
+    };
+    // SAFETY: the arguments live across the call and name no stack and share no memory, so that this is a fork; the
+    // token proves there is no other thread whose locks the child could miss.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => {
+            // SAFETY: clone3 succeeded with CLONE_PIDFD in the parent, so it put a fresh descriptor there.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Fork::Parent(Child { pid: i32::try_from(pid).map_err(io::Error::other)?, pidfd }))
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Exited(i32),
+    Signalled(i32),
+}
+
+/// Waits for a child that is named by its pidfd.
+///
+/// # Errors
+/// `waitid(2)`.
+pub fn wait(pidfd: BorrowedFd<'_>) -> io::Result<Ended> {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                return Ok(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Ended::Exited(code),
+                    (None, signal) => Ended::Signalled(signal.unwrap_or(libc::SIGKILL)),
+                });
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Sends a signal to the process that the pidfd names; one that has ended already is fine.
+///
+/// # Errors
+/// `pidfd_send_signal(2)`.
+pub fn signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    // SAFETY: only a number with a meaning to the kernel; it refuses those that it does not know.
+    let signal = unsafe { Signal::from_raw_unchecked(signal) };
+    match rustix::process::pidfd_send_signal(pidfd, signal) {
+        Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends this process at once: no destructors, no buffers flushed.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit has no precondition and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// The rest of pid 1's life: closes every descriptor, then reaps whatever ends until `main` does; tells how that ended
+/// and exits with its status (128 + n for a signal). The kernel then ends all that is left in the namespace.
+pub fn reap_until(main: i32, report: impl FnOnce(Ended)) -> ! {
+    // SAFETY: this function never returns, so no owner of a descriptor is ever used or dropped after this.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
+    let main = Pid::from_raw(main);
+    loop {
+        let Ok(status) = rustix::process::wait(rustix::process::WaitOptions::empty()) else { continue };
+        let Some((pid, status)) = status else { continue };
+        if Some(pid) != main {
+            continue;
+        }
+        let ended = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ended::Exited(code),
+            (None, Some(signal)) => Ended::Signalled(signal),
+            (None, None) => continue,
+        };
+        report(ended);
+        exit_now(match ended {
+            Ended::Exited(code) => code,
+            Ended::Signalled(signal) => 128 + signal,
+        });
+    }
+}
+
+/// Lets this process be killed when its parent ends. To be set after the last change of ids, which clears it, and
+/// followed by a look whether the parent is still there.
+///
+/// # Errors
+/// `prctl(2)`.
+pub fn die_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+/// Every signal to its default action and none blocked: what a program expects to find when it starts. (Rust ignores
+/// SIGPIPE, the launcher SIGCHLD, and both outlive exec.)
+pub fn reset_signals() {
+    for number in 1..=64 {
+        // SAFETY: SIG_DFL is no function, so nothing can be called; numbers that cannot be changed are refused.
+        let _ = unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Lets children vanish when they end instead of waiting to be asked about.
+pub fn forget_children() {
+    // SAFETY: SIG_IGN is no function, so nothing can be called.
+    let _ = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Undoes [`forget_children`].
+pub fn remember_children() {
+    // SAFETY: SIG_DFL is no function, so nothing can be called.
+    let _ = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Marks all descriptors from `first` on to be closed by exec.
+///
+/// # Errors
+/// `close_range(2)`.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: nothing is closed now, only flags are set.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Becomes another program. Returns only when that fails.
+pub fn exec(path: &CString, argv: &[CString], env: &[CString]) -> io::Error {
+    match nix::unistd::execve(path, argv, env) {
+        Ok(never) => match never {},
+        Err(errno) => errno.into(),
+    }
+}

@@ -1,0 +1,104 @@
+//! Trying what the kernel allows, in children that are gone when the answer is there. Leaves nothing on the host.
+
+use super::mount::{Attributes, copy, restrict};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
+use nix::unistd::{getegid, geteuid, mkdir};
+use rustix::fs::{CWD, rmdir};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A user namespace in which 0 to `size` − 1 are `first` and on; it lives as long as the descriptor.
+pub fn user_namespace(first: u32, size: u32) -> io::Result<OwnedFd> {
+    let mut holder = Command::new("cat");
+    holder.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: runs in the forked child and makes one system call.
+    unsafe { holder.pre_exec(|| Ok(unshare(CloneFlags::CLONE_NEWUSER)?)) };
+    let mut holder = holder.spawn()?;
+    let proc = Path::new("/proc").join(holder.id().to_string());
+    let map = format!("0 {first} {size}");
+    let mapped = fs::write(proc.join("uid_map"), &map).and_then(|()| fs::write(proc.join("gid_map"), &map));
+    let namespace = mapped.and_then(|()| File::open(proc.join("ns/user")));
+    // The end of its input ends it.
+    drop(holder.stdin.take());
+    holder.wait()?;
+    Ok(namespace?.into())
+}
+
+/// Id-maps a detached copy of the mount that `path` is on.
+pub fn idmap(path: &Path, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let mount = copy(CWD, path, false)?;
+    restrict(mount.as_fd(), Attributes::default(), Some(user_namespace), false)
+}
+
+/// Mounts an overlay on a tmpfs as root of a new user namespace, as a dyno's file system is. With `replace`, a directory
+/// of its lower layer is replaced by a new one, for which the kernel must keep a note in a `user.` attribute.
+pub fn overlay(replace: bool) -> io::Result<()> {
+    let uid_map = format!("0 {} 1", geteuid());
+    let gid_map = format!("0 {} 1", getegid());
+    let mut child = Command::new("true");
+    child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let play = move || {
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", &uid_map)?;
+        fs::write("/proc/self/gid_map", &gid_map)?;
+        mount_overlay()?;
+        if replace {
+            rmdir(c"/tmp/merged/d")?;
+            mkdir(c"/tmp/merged/d", Mode::S_IRWXU)?;
+        }
+        Ok(())
+    };
+    // SAFETY: runs in the forked child and makes system calls only: the strings are short enough to need no heap, and
+    // the C library keeps its heap usable after a fork in any case.
+    unsafe { child.pre_exec(play) };
+    child.status().map(drop)
+}
+
+fn mount_overlay() -> nix::Result<()> {
+    const NONE: Option<&std::ffi::CStr> = None;
+    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    mount(Some(c"tmpfs"), c"/tmp", Some(c"tmpfs"), MsFlags::empty(), NONE)?;
+    for dir in [c"/tmp/lower", c"/tmp/lower/d", c"/tmp/upper", c"/tmp/work", c"/tmp/merged"] {
+        mkdir(dir, Mode::S_IRWXU)?;
+    }
+    let options = c"userxattr,volatile,lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work";
+    mount(Some(c"overlay"), c"/tmp/merged", Some(c"overlay"), MsFlags::empty(), Some(options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mounts() -> String {
+        fs::read_to_string("/proc/self/mountinfo").unwrap()
+    }
+
+    #[test]
+    fn trials_succeed_here_and_leave_nothing() {
+        let before = mounts();
+        let namespace = user_namespace(0x1000_0000, 65536).unwrap();
+        idmap(Path::new("/usr"), namespace.as_fd()).unwrap();
+        overlay(false).unwrap();
+        overlay(true).unwrap();
+        assert_eq!(mounts(), before);
+    }
+
+    #[test]
+    fn a_file_system_that_cannot_be_id_mapped_is_an_error() {
+        let namespace = user_namespace(0x1000_0000, 65536).unwrap();
+        let error = idmap(Path::new("/proc"), namespace.as_fd()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn an_impossible_mapping_is_an_error() {
+        user_namespace(u32::MAX, 2).unwrap_err();
+    }
+}
