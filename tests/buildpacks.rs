@@ -78,7 +78,7 @@ impl Bench {
             config: &self.config,
             version: Some("1a2b3c4d"),
             stack: &stack(),
-            settings: &Settings::default(),
+            settings: &Settings::new(self.root.path().to_owned(), "localhost".into(), 80),
             stage: &stage,
             dyno: "build.1",
         };

@@ -95,7 +95,7 @@ pub fn body(compile: &Compile<'_>, host: impl Fn(&str) -> Option<String>) -> Bod
         limits: compile.settings.limits(),
         hostname: compile.build.0.to_string(),
         network: true,
-        time_limit: Some(compile.settings.time_limit()),
+        time_limit: Some(compile.settings.time_limit),
     }
 }
 
@@ -186,7 +186,7 @@ mod tests {
             config: &config,
             version: Some("1a2b3c4d"),
             stack: &stack,
-            settings: &Settings::default(),
+            settings: &Settings::new(root.path().to_owned(), "localhost".into(), 80),
             stage: &stage,
             dyno: "build.1",
         };

@@ -1,8 +1,10 @@
 //! What a build may use, and the environment it begins with.
 #![forbid(unsafe_code)]
 
+use crate::domain::app::AppName;
 use crate::domain::limits::Limits;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The bundle of trusted certificates inside every dyno; the host stack brings the host's own to this place.
@@ -41,57 +43,64 @@ const PASSED: [&str; 14] = [
 
 const MIB: u64 = 1024 * 1024;
 
-/// What the operator may set for all builds.
+/// Where builds happen and what one may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Variables for every build, stronger than what hokku itself sets.
+    /// The instance's ROOT.
+    pub root: PathBuf,
+    /// Apps are reached as `<app>.<domain>`, at the router's port.
+    pub domain: String,
+    pub router_port: u16,
+    /// `[build.env]`: variables for every build, stronger than what hokku itself sets.
     pub env: BTreeMap<String, String>,
+    pub time_limit: Duration,
+    /// Builds at the same time on this box.
+    pub at_once: usize,
     pub memory_mb: u64,
     /// The writable layer and `/tmp`; what is compiled lies on the disk and is bounded by `reserve_mb`.
     pub scratch_mb: u64,
     pub processes: u64,
-    /// Percent of one core; none for no ceiling beyond the weight of one dyno.
-    pub cpu_percent: Option<u32>,
-    pub minutes: u64,
-    /// Builds at the same time on this box.
-    pub at_once: usize,
     /// The largest slug, compressed.
     pub slug_mb: u64,
     /// A build ends rather than leave less room than this on the disk.
     pub reserve_mb: u64,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    pub fn new(root: PathBuf, domain: String, router_port: u16) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
+            root,
+            domain,
+            router_port,
             env: BTreeMap::new(),
+            time_limit: Duration::from_secs(15 * 60),
+            at_once: (cores / 2).max(1),
             memory_mb: 2048,
             scratch_mb: 512,
             processes: 4096,
-            cpu_percent: None,
-            minutes: 15,
-            at_once: (cores / 2).max(1),
             slug_mb: 1024,
             reserve_mb: 256,
         }
     }
-}
 
-impl Settings {
     pub fn limits(&self) -> Limits {
         Limits {
             memory_quota: self.memory_mb * MIB,
             memory_max: self.memory_mb * MIB,
             cpu_shares: 100,
-            cpu_quota_percent: self.cpu_percent,
+            cpu_quota_percent: None,
             pids: self.processes,
             disk: self.scratch_mb * MIB,
         }
     }
 
-    pub fn time_limit(&self) -> Duration {
-        Duration::from_secs(self.minutes * 60)
+    /// An app's address for people.
+    pub fn web_url(&self, app: &AppName) -> String {
+        match self.router_port {
+            80 => format!("http://{app}.{}/", self.domain),
+            port => format!("http://{app}.{}:{port}/", self.domain),
+        }
     }
 }
 
@@ -112,7 +121,10 @@ mod tests {
 
     #[test]
     fn trust_is_the_hosts_and_the_operator_has_the_last_word() {
-        let settings = Settings { env: [("PIP_CERT".to_owned(), "/x".to_owned())].into(), ..Settings::default() };
+        let settings = Settings {
+            env: [("PIP_CERT".to_owned(), "/x".to_owned())].into(),
+            ..Settings::new("/".into(), "d".into(), 80)
+        };
         let host = |name: &str| match name {
             "PIP_CERT" => Some("/somewhere/on/the/host.pem".to_owned()),
             "https_proxy" => Some("http://proxy:3128".to_owned()),

@@ -28,10 +28,11 @@ pub enum RoomError {
 ///
 /// # Errors
 /// A sentence that says what is short and what to do.
-pub fn check(root: &Path, archive: u64, settings: &Settings) -> Result<(), RoomError> {
+pub fn check(settings: &Settings, archive: u64) -> Result<(), RoomError> {
+    let root = &settings.root;
     let free = free_disk(root)?;
-    // The tree, what is compiled and the slug; sources mostly shrink to a quarter.
-    let needed = settings.reserve_mb * MIB + archive * 8 + 64 * MIB;
+    // The tree, what is compiled and the slug; sources mostly pack to a quarter.
+    let needed = (settings.reserve_mb + 64) * MIB + archive.saturating_mul(4);
     if free < needed {
         return Err(RoomError::Disk { place: root.display().to_string(), free: free / MIB, needed: needed / MIB });
     }
@@ -65,8 +66,9 @@ mod tests {
     #[test]
     fn a_build_that_cannot_fit_is_refused_with_the_numbers() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(check(dir.path(), 1, &Settings::default()).is_ok());
-        let error = check(dir.path(), 1 << 60, &Settings::default()).unwrap_err().to_string();
+        let settings = Settings::new(dir.path().to_owned(), "localhost".into(), 80);
+        assert!(check(&settings, 1).is_ok());
+        let error = check(&settings, 1 << 60).unwrap_err().to_string();
         assert!(error.contains("not enough room on the disk") && error.contains("MB are needed"), "{error}");
     }
 }

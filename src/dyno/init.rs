@@ -158,16 +158,17 @@ fn build(init: &Init<'_>, mut handed: Vec<(PathBuf, OwnedFd)>) -> Result<OwnedFd
         };
         match kind {
             "bind" | "cgroup" => {
-                let (here, rest) = handed.into_iter().partition(|(at, _)| {
-                    at == target || (kind == "cgroup" && at.starts_with(target))
-                });
+                let (here, rest) = handed
+                    .into_iter()
+                    .partition(|(at, _)| at == target || (kind == "cgroup" && at.starts_with(target)));
                 handed = rest;
                 for (at, mount) in here {
                     place(root, &at, &mount)?;
                 }
             }
             _ => {
-                let mount = step("make a mount", target.display(), mount::make(kind, &words.options, words.attributes))?;
+                let mount =
+                    step("make a mount", target.display(), mount::make(kind, &words.options, words.attributes))?;
                 place(root, target, &mount)?;
                 if target == Path::new("/dev") {
                     device_links(&mount)?;
@@ -330,7 +331,8 @@ fn mask(root: &OwnedFd, path: &Path) -> Result<(), StepError> {
         step("make an empty directory", path.display(), mount::make("tmpfs", &options, attributes))?
     } else {
         // Ours, and checked to be what it is called: a root that could bring its own would decide what is shown.
-        let null = step("open the null device", "/dev/null", fd::open_below(root, Path::new("dev/null"), OFlags::PATH, 0))?;
+        let null =
+            step("open the null device", "/dev/null", fd::open_below(root, Path::new("dev/null"), OFlags::PATH, 0))?;
         let status = step("look at the null device", "/dev/null", rustix::fs::fstat(&null))?;
         let is_null = FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice
             && (rustix::fs::major(status.st_rdev), rustix::fs::minor(status.st_rdev)) == (1, 3);
@@ -384,7 +386,7 @@ fn rlimits(spec: &Spec) -> Result<(), StepError> {
 fn start(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<i32, StepError> {
     let main = match step("fork the program", "clone3", process::fork(init.single))? {
         Fork::Child => {
-            let Err(error) = become_program(init, terminal) ;
+            let Err(error) = become_program(init, terminal);
             fail(&init.socket, &error)
         }
         Fork::Parent(child) => child.pid,
@@ -413,7 +415,8 @@ fn forswear(init: &Init<'_>) -> Result<(), StepError> {
 
 fn become_program(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<std::convert::Infallible, StepError> {
     let process = init.spec.process().as_ref();
-    let process = process.ok_or_else(|| StepError::new("start the program", "process", "the configuration has none"))?;
+    let process =
+        process.ok_or_else(|| StepError::new("start the program", "process", "the configuration has none"))?;
     process::reset_signals();
     step("start a session", "setsid", rustix::process::setsid())?;
     stdio(init, terminal)?;

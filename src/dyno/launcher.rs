@@ -38,7 +38,8 @@ pub enum LauncherError {
 /// # Errors
 /// When it can't start.
 pub fn main(args: impl IntoIterator<Item = String>) -> Result<(), LauncherError> {
-    let [instance] = args.into_iter().collect::<Vec<_>>().try_into().map_err(|_| LauncherError::Usage("launcher INSTANCE"))?;
+    let [instance] =
+        args.into_iter().collect::<Vec<_>>().try_into().map_err(|_| LauncherError::Usage("launcher INSTANCE"))?;
     let instance: Instance = serde_json::from_str(&instance)?;
     let single = SingleThreaded::claim()?;
     // Away from the server's session and group, so that what ends the server doesn't end this.

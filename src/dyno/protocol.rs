@@ -24,9 +24,13 @@ const MAX_FRAME: usize = 256 * 1024 * 1024;
 /// What a connection to the launcher is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hello {
-    Launch { slot: u16 },
+    Launch {
+        slot: u16,
+    },
     /// Make this slot's network now, so that it is there when the launch comes.
-    Prepare { slot: u16 },
+    Prepare {
+        slot: u16,
+    },
     Quit,
 }
 
@@ -95,7 +99,9 @@ pub(super) enum News {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Order {
     /// SIGTERM to every process now, SIGKILL when that many milliseconds are over.
-    Stop { grace: u64 },
+    Stop {
+        grace: u64,
+    },
     Kill,
     /// There is room in the ring again.
     Room,

@@ -14,8 +14,10 @@
 mod job;
 mod report;
 
+pub use crate::build::Settings;
+
 use super::{Parts, Reach};
-use crate::build::{self, Buildpack, BuildpackError, stage};
+use crate::build::{Buildpack, BuildpackError, stage};
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId};
 use crate::domain::build::{Build, BuildId, BuildStatus};
@@ -29,16 +31,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-
-/// What builds need to know of the instance.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The instance's ROOT.
-    pub root: PathBuf,
-    /// The router's port, for the URL that a pusher is shown.
-    pub router_port: u16,
-    pub build: build::Settings,
-}
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -131,7 +123,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Builder {
     /// Needs the runtime that it will work in.
     pub(crate) fn new(parts: Parts, settings: Settings, reach: Reach) -> Self {
-        let slots = Arc::new(Semaphore::new(settings.build.at_once.max(1)));
+        let slots = Arc::new(Semaphore::new(settings.at_once.max(1)));
         let inner = Inner {
             parts,
             settings,

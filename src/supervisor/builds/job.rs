@@ -150,7 +150,7 @@ impl Inner {
         let choice = self
             .blocking(move |inner| {
                 let root = &inner.settings.root;
-                room::check(root, fs::metadata(&archive)?.len(), &inner.settings.build)?;
+                room::check(&inner.settings, fs::metadata(&archive)?.len())?;
                 inner.parts.slugs.unpack_source(&archive, &stage.source(), limits).map_err(Failure::Source)?;
                 let choice = Choice::new(listed, stage.is_inline());
                 stage.take_cache(root, app)?;
@@ -180,7 +180,7 @@ impl Inner {
             config: &known.config,
             version: ticket.request.version.as_deref().or(commit.as_deref()),
             stack: &self.parts.stack,
-            settings: &self.settings.build,
+            settings: &self.settings,
             stage,
             dyno: &dyno,
         };
@@ -214,7 +214,7 @@ impl Inner {
                 ended = &mut running => break ended,
                 () = ticket.cancel.token.cancelled(), if stopped.is_none() => stopped = Some(Failure::Cancelled),
                 _ = tick.tick(), if stopped.is_none() => match room::free_disk(&self.settings.root) {
-                    Ok(free) if free < (self.settings.build.reserve_mb << 20) => stopped = Some(Failure::Disk),
+                    Ok(free) if free < (self.settings.reserve_mb << 20) => stopped = Some(Failure::Disk),
                     _ => continue,
                 },
             }
@@ -227,11 +227,11 @@ impl Inner {
     }
 
     fn judge(&self, ended: Result<Exit, LaunchFailure>, took: Duration) -> Result<(), Failure> {
-        let settings = &self.settings.build;
+        let settings = &self.settings;
         match ended? {
             exit if exit.success() => Ok(()),
             exit if exit.oom => Err(Failure::Memory(settings.memory_mb)),
-            _ if took >= settings.time_limit() => Err(Failure::Time(settings.minutes)),
+            _ if took >= settings.time_limit => Err(Failure::Time(settings.time_limit.as_secs().div_ceil(60))),
             Exit { signal: Some(signal), .. } => Err(Failure::Signal(signal)),
             _ => Err(Failure::Compile),
         }
@@ -243,7 +243,7 @@ impl Inner {
         let packed = self.blocking(move |inner| inner.parts.slugs.pack(&source).map_err(Failure::Pack)).await?;
         let size = human_size(packed.size);
         ticket.say(&format!("       Done: {size}"));
-        let limit = self.settings.build.slug_mb;
+        let limit = self.settings.slug_mb;
         if packed.size > limit << 20 {
             return Err(Failure::Large { size, limit });
         }
@@ -334,11 +334,8 @@ impl Inner {
     /// Waits for the release to succeed or fail and tells the pusher.
     pub(super) async fn follow(&self, ticket: &Ticket, released: Released) {
         let Released { release, phase, cleaning } = released;
-        let settled = if phase {
-            self.follow_phase(ticket, release.id).await
-        } else {
-            self.reach.settled(release.id).await
-        };
+        let settled =
+            if phase { self.follow_phase(ticket, release.id).await } else { self.reach.settled(release.id).await };
         self.tell_settled(ticket, &settled.unwrap_or(release));
         if cleaning.await.is_err() {
             tracing::warn!("the directories of build {} were not removed", ticket.build.id);

@@ -26,7 +26,7 @@ pub(super) enum Failure {
     /// The dyno has said all there is to say.
     #[error("The buildpack failed to compile the app.")]
     Compile,
-    #[error("The build ran out of memory; it may use {0} MB. The operator can raise memory_mb in [build].")]
+    #[error("The build ran out of memory: it may use {0} MB.")]
     Memory(u64),
     #[error("The build took longer than {0} minutes and was stopped.")]
     Time(u64),
@@ -111,7 +111,7 @@ impl Inner {
         match release.status {
             ReleaseStatus::Succeeded => {
                 ticket.say(&format!("       Released v{version}"));
-                ticket.say(&format!("       {} deployed to hokku", self.web_url(ticket)));
+                ticket.say(&format!("       {} deployed to hokku", self.settings.web_url(&ticket.request.app.name)));
             }
             ReleaseStatus::Failed => {
                 let why = release.failure.as_deref().unwrap_or("it did not start");
@@ -138,14 +138,6 @@ impl Inner {
         ticket.say(" !     The last lines of its log:");
         for frame in since {
             ticket.say(&format!("       {}[{}]: {}", frame.source.word(), frame.process, frame.line));
-        }
-    }
-
-    fn web_url(&self, ticket: &Ticket) -> String {
-        let (name, domain) = (&ticket.request.app.name, &self.parts.settings.domain);
-        match self.settings.router_port {
-            80 => format!("http://{name}.{domain}/"),
-            port => format!("http://{name}.{domain}:{port}/"),
         }
     }
 }
