@@ -6,6 +6,7 @@
 
 use hokku::cli::{self, Invocation};
 use hokku::dyno::launcher;
+use hokku::router;
 use hokku::server::{self, ServerOptions};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     match args.get(1).and_then(|role| role.to_str()) {
         Some("launcher") => role(launcher::main(words(2)).map(|()| 0)),
         Some("dyno") if args.get(2).is_some_and(|word| word == "run") => role(launcher::run(words(3))),
+        Some("router") => router::process::main(&args[2..]),
         _ => command_line(args),
     }
 }

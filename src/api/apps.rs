@@ -24,7 +24,7 @@ pub(super) fn routes() -> Router<Control> {
 
 /// A name, or a resource that is named by `{"name"}` or `{"id"}`; clients write either.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a name")]
 enum Name {
     Plain(String),
     Reference { name: String },

@@ -106,8 +106,8 @@ fn urls(buildpacks: Option<Vec<Buildpack>>) -> ApiResult<Vec<String>> {
 
 async fn list(State(control): State<Control>, at: At, base: Base, headers: HeaderMap) -> ApiResult<Response> {
     let builds = builds::list(&control, at.app.id).await?;
-    let rows = builds.iter().rev().map(|build| serialize(&control, &base, &at.app, build)).collect();
-    paging::page(&headers, rows, &["created_at", "id"])
+    let rows = builds.iter().map(|build| serialize(&control, &base, &at.app, build)).collect();
+    paging::page(&headers, rows, &["id"])
 }
 
 async fn info(State(control): State<Control>, at: At, base: Base) -> ApiResult<Json<Value>> {

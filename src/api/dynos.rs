@@ -65,7 +65,7 @@ async fn create(
         let id = row.dyno.id;
         base.url(&format!("/attach/{id}/{}", dynos::attach_secret(&control, id)))
     });
-    Ok((StatusCode::CREATED, Json(serialize(&at.app, &row, url))))
+    Ok((StatusCode::CREATED, Json(serialize(&at.app, &row, url.as_deref()))))
 }
 
 fn attachment(body: &Create) -> ApiResult<Option<Attach>> {
@@ -156,7 +156,7 @@ async fn dyno_name(control: &Control, at: &At) -> ApiResult<DynoName> {
     Ok(row.dyno.name)
 }
 
-fn serialize(app: &App, row: &DynoRow, attach_url: Option<String>) -> Value {
+fn serialize(app: &App, row: &DynoRow, attach_url: Option<&str>) -> Value {
     let dyno = &row.dyno;
     json!({
         "app": { "id": app.id, "name": app.name },

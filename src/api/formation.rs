@@ -49,7 +49,7 @@ struct Row {
 
 /// A size by its name, as a text or as `{"name"}`.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected the name of a dyno size")]
 enum Size {
     Plain(String),
     Reference { name: String },

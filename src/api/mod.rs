@@ -35,8 +35,8 @@ pub use listener::{serve_tcp, serve_unix};
 use crate::control::Control;
 use axum::{Router, middleware};
 
-/// Everything the API answers. The git routes are merged into it by the server.
-pub fn routes(control: Control) -> Router {
+/// Everything the API answers.
+fn routes(control: Control) -> Router {
     let with_token = Router::new()
         .merge(account::routes())
         .merge(apps::routes())

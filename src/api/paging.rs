@@ -49,7 +49,7 @@ pub(super) fn page(headers: &HeaderMap, mut rows: Vec<Value>, fields: &[&'static
     let next = (rows.len() > range.max).then(|| {
         rows.truncate(range.max);
         let (order, last) = (if range.descending { ", order=desc" } else { "" }, rows.last().map(&key));
-        let end = range.last.map(|bound| bound.text()).unwrap_or_default();
+        let end = range.last.map(Bound::text).unwrap_or_default();
         format!("{} ]{}..{end}; max={}{order}", range.field, plain(&last.unwrap_or_default()), range.max)
     });
     let span = rows.first().zip(rows.last()).map(|(first, last)| (plain(&key(first)), plain(&key(last))));
@@ -124,14 +124,27 @@ impl Range<'_> {
 fn compare(a: &Value, b: &Value) -> Ordering {
     match (a.as_u64(), b.as_u64()) {
         (Some(a), Some(b)) => a.cmp(&b),
-        _ => plain(a).cmp(&plain(b)),
+        _ => compare_names(&plain(a), &plain(b)),
     }
+}
+
+/// `web.2` comes before `web.10`.
+fn compare_names(a: &str, b: &str) -> Ordering {
+    let number = |name: &'_ str| name.rsplit_once('.').and_then(|(_, number)| number.parse::<u64>().ok());
+    match (number(a), number(b)) {
+        (Some(x), Some(y)) if stem(a) == stem(b) => x.cmp(&y),
+        _ => a.cmp(b),
+    }
+}
+
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
 fn compare_text(a: &Value, b: &str) -> Ordering {
     match (a.as_u64(), b.parse::<u64>()) {
         (Some(a), Ok(b)) => a.cmp(&b),
-        _ => plain(a).as_str().cmp(b),
+        _ => compare_names(&plain(a), b),
     }
 }
 
@@ -143,6 +156,13 @@ fn plain(value: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn dynos_are_in_the_order_of_their_numbers() {
+        let mut names = ["web.10", "web.2", "clock.3", "web.1", "worker.1", "web"];
+        names.sort_by(|a, b| compare_names(a, b));
+        assert_eq!(names, ["clock.3", "web", "web.1", "web.2", "web.10", "worker.1"]);
+    }
 
     const FIELDS: [&str; 2] = ["id", "version"];
 

@@ -32,7 +32,7 @@ struct Create {
 
 /// A release by UUID or version.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a release's id or version")]
 enum Which {
     Text(String),
     Version(u32),

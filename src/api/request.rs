@@ -112,7 +112,8 @@ impl<T: DeserializeOwned> FromRequest<Control> for Input<T> {
 }
 
 fn unreadable(error: &serde_json::Error) -> ApiError {
-    let text = error.to_string();
+    // Clients need not know our types.
+    let text = error.to_string().replace("usize", "a whole number").replace("u32", "a whole number");
     match error.classify() {
         Category::Syntax | Category::Eof | Category::Io => {
             ApiError::bad_request(format!("The request body is not JSON: {text}."))

@@ -31,6 +31,8 @@ pub(super) enum Hello {
     Prepare {
         slot: u16,
     },
+    /// The networks made ahead were for a server that is gone.
+    Forget,
     Quit,
 }
 
@@ -42,6 +44,7 @@ impl Hello {
             Self::Launch { slot } => (1, slot),
             Self::Prepare { slot } => (2, slot),
             Self::Quit => (3, 0),
+            Self::Forget => (4, 0),
         };
         let [high, low] = slot.to_be_bytes();
         [VERSION, kind, high, low]
@@ -54,6 +57,7 @@ impl Hello {
             1 => Self::Launch { slot },
             2 => Self::Prepare { slot },
             3 => Self::Quit,
+            4 => Self::Forget,
             _ => return None,
         })
     }
@@ -171,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_hello_of_another_version_is_not_understood() {
-        for hello in [Hello::Launch { slot: 999 }, Hello::Prepare { slot: 7 }, Hello::Quit] {
+        for hello in [Hello::Launch { slot: 999 }, Hello::Prepare { slot: 7 }, Hello::Forget, Hello::Quit] {
             assert_eq!(Hello::decode(hello.encode()), Some(hello));
         }
         assert_eq!(Hello::decode([VERSION + 1, 1, 0, 0]), None);

@@ -7,6 +7,7 @@ use crate::api;
 use crate::control::{self, Control, Place};
 use crate::domain::instance::{Instance, InstanceName};
 use crate::dyno::network::Policy;
+use crate::dyno::relay::Relay;
 use crate::dyno::{self, Dynos, instances};
 use crate::git;
 use crate::logs::{Hub, HubLimits, Outputs};
@@ -18,6 +19,7 @@ use crate::supervisor::{self, Parts, Supervisor, builds};
 use anyhow::{Context, bail};
 use config::Config;
 use serde::Serialize;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
@@ -96,6 +98,12 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     };
     let supervisor = Supervisor::start(parts, found, events, build_settings(&config, &instance, &domain, router_addr));
 
+    // Dynos can't reach a resolver on the host's loopback: it is brought to their gateway.
+    let _relay = match dyno::network::relay_target() {
+        Some(target) => Some(Relay::start((instance.gateway(), 53).into(), target).context("can't relay DNS to dynos")?),
+        None => None,
+    };
+
     // What is listened to.
     let closing = CancellationToken::new();
     let place = Place {
@@ -109,10 +117,10 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     let control = Control::new(parts).context("can't make the folder for sources ready")?;
     let api_addr = api.local_addr()?;
     let socket = unix_listener(&instance)?;
-    let git = git::routes(&control);
+    let routes = api::routes(control.clone()).merge(git::routes(control));
     let serving = [
-        tokio::spawn(api::serve_unix(socket, control.clone(), git.clone())),
-        tokio::spawn(api::serve_tcp(api, control, git)),
+        tokio::spawn(api::serve_unix(socket, routes.clone(), closing.clone())),
+        tokio::spawn(api::serve_tcp(api, routes, closing.clone())),
     ];
     Record::new(&instance, api_addr, router_addr, &domain).write()?;
     announce(&instance, api_addr, router_addr, &domain)?;
@@ -162,16 +170,17 @@ fn registered(root: &Path, name: Option<&InstanceName>) -> anyhow::Result<Option
 
 /// Ends a server that still runs on the instance, and waits until it has.
 async fn stop_server(instance: &Instance) -> anyhow::Result<()> {
-    let Some(record) = Record::read(&instance.root) else { return Ok(()) };
-    let Some(server) = crate::sys::process::Peer::of_socket(&instance.api_socket(), record.pid) else { return Ok(()) };
-    server.terminate().context("can't stop the server")?;
-    for _ in 0..300 {
-        if server.has_ended() {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let Ok(socket) = std::os::unix::net::UnixStream::connect(instance.api_socket()) else { return Ok(()) };
+    // Who listens there, by the kernel's word; a pidfd cannot come to mean another process.
+    let listener = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)?.pid();
+    let Some(pid) = Pid::from_raw(listener) else { return Ok(()) };
+    let server = pidfd_open(pid, PidfdFlags::NONBLOCK).context("can't stop the server")?;
+    pidfd_send_signal(&server, Signal::TERM).context("can't stop the server")?;
+    let ended = tokio::io::unix::AsyncFd::new(server)?;
+    match tokio::time::timeout(Duration::from_secs(20), ended.readable()).await {
+        Ok(ended) => ended.map(drop).context("can't wait for the server to stop"),
+        Err(_) => bail!("the server (process {listener}) does not stop"),
     }
-    bail!("the server (process {}) does not stop", record.pid)
 }
 
 fn require_root() -> anyhow::Result<()> {
@@ -242,7 +251,7 @@ fn build_settings(config: &Config, instance: &Instance, domain: &str, router: So
 }
 
 /// `ROOT/instance.json`: where clients on this box find the server.
-#[derive(Serialize, serde::Deserialize)]
+#[derive(Serialize)]
 struct Record {
     name: InstanceName,
     run: PathBuf,
@@ -258,10 +267,6 @@ impl Record {
         let pid = std::process::id().cast_signed();
         let (name, run, root) = (instance.name.clone(), instance.run.clone(), instance.root.clone());
         Self { name, run, api, router, domain: domain.to_owned(), pid, root }
-    }
-
-    fn read(root: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(root.join("instance.json")).ok()?).ok()
     }
 
     /// Whole or not at all: a client may look at any time.

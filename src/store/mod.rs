@@ -9,6 +9,7 @@
 //! leaves nothing behind; a write whose caller went away is still done. Config vars never reach the disk in the clear
 //! ([`seal`]). Times are kept to the nanosecond, so a row that is read equals the row that was written.
 #![forbid(unsafe_code)]
+#![expect(clippy::missing_errors_doc, reason = "what a noun's function can fail with is `StoreError`, and says it")]
 
 pub mod accounts;
 pub mod apps;

@@ -1,3 +1,6 @@
+//! What the store promises, tried on real files.
+#![forbid(unsafe_code)]
+
 use super::*;
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppName};
@@ -13,6 +16,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
+use std::slice;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -104,7 +108,7 @@ fn what_is_written_is_read_back_the_same() {
     drop(store);
     let store = Store::open(root.path()).unwrap();
     read(&store, move |tx| {
-        assert_eq!(apps::list(tx)?, [app.clone()]);
+        assert_eq!(apps::list(tx)?, slice::from_ref(&app));
         assert_eq!(apps::find(tx, "quiet-frog")?, Some(app.clone()));
         assert_eq!(apps::find(tx, &app.id.to_string())?, Some(app.clone()));
         assert_eq!(apps::find(tx, "other")?, None);
@@ -115,7 +119,7 @@ fn what_is_written_is_read_back_the_same() {
         assert_eq!(releases::oldest_pending(tx, app.id)?, Some(second.clone()));
         assert_eq!(releases::by_version(tx, app.id, 1)?, Some(first));
         assert_eq!(releases::get(tx, second.id)?, Some(second));
-        assert_eq!(builds::list(tx, app.id)?, [build.clone()]);
+        assert_eq!(builds::list(tx, app.id)?, slice::from_ref(&build));
         assert_eq!(builds::pending(tx)?, [build]);
         Ok(())
     });
@@ -197,7 +201,7 @@ fn formations_epochs_and_buildpacks_are_replaced_row_by_row() {
         assert_eq!(formations::get(tx, app)?, formation(&[("clock", 2)]));
 
         let (one, two) = (DynoName::new(kind("web"), 1), DynoName::new(kind("web"), 2));
-        epochs::bump(tx, app, std::slice::from_ref(&one))?;
+        epochs::bump(tx, app, slice::from_ref(&one))?;
         epochs::bump(tx, app, &[one.clone(), two.clone()])?;
         assert_eq!(epochs::get(tx, app)?, [(one, 2), (two, 1)].into());
 
@@ -256,7 +260,7 @@ fn tokens_work_until_they_expire_or_are_deleted() {
         assert_eq!(tokens::actor_of(tx, &[2; 32], later)?, None);
         assert_eq!(tokens::actor_of(tx, &[3; 32], now)?, None);
         assert_eq!(tokens::list(tx, admin.id, now)?, [lasting.clone(), brief.clone()]);
-        assert_eq!(tokens::list(tx, admin.id, later)?, std::slice::from_ref(&lasting));
+        assert_eq!(tokens::list(tx, admin.id, later)?, slice::from_ref(&lasting));
         assert_eq!(tokens::by_digest(tx, &[2; 32])?, Some(brief));
         assert!(tokens::delete(tx, admin.id, lasting.id)?);
         assert!(!tokens::delete(tx, admin.id, lasting.id)?);
@@ -377,6 +381,7 @@ fn child(name: &str, root: &std::path::Path, before: &[&str]) -> Command {
 /// Writes pairs of rows for ever, saying each number once it is safe.
 #[test]
 #[ignore = "the child of a_server_killed_at_any_moment_loses_nothing_that_was_answered"]
+#[expect(clippy::print_stdout, reason = "the way it answers its parent")]
 fn child_that_writes() {
     let Some(root) = std::env::var_os("STORE_TEST_ROOT") else { return };
     let store = Store::open(root.as_ref()).unwrap();
@@ -429,6 +434,7 @@ fn a_server_killed_at_any_moment_loses_nothing_that_was_answered() {
 /// Writes until the disk is full, then tells what it heard.
 #[test]
 #[ignore = "the child of a_full_disk_is_said_and_what_was_there_stays"]
+#[expect(clippy::print_stdout, reason = "the way it answers its parent")]
 fn child_that_fills_the_disk() {
     let Some(root) = std::env::var_os("STORE_TEST_ROOT") else { return };
     let store = Store::open(root.as_ref()).unwrap();

@@ -4,6 +4,7 @@
 pub mod caps;
 pub mod cgroup;
 pub mod fd;
+pub mod inherit;
 pub mod loopback;
 pub mod mount;
 pub mod netlink;
@@ -13,4 +14,5 @@ pub mod shm;
 pub mod syscalls;
 pub mod trial;
 pub mod tty;
+pub mod unprivileged;
 pub mod userns;

@@ -22,16 +22,18 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 /// Long enough for a busy machine; nothing waits for it when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-pub struct Stage {
-    pub instance: Instance,
-    pub app: AppId,
-    pub hub: Hub,
-    pub dynos: Option<Dynos>,
-    pub found: Vec<Found>,
+pub(crate) struct Stage {
+    pub(crate) instance: Instance,
+    pub(crate) app: AppId,
+    pub(crate) hub: Hub,
+    pub(crate) dynos: Option<Dynos>,
+    pub(crate) found: Vec<Found>,
+    /// None, so that a look at the links shows those of dynos only.
+    pub(crate) prepared_networks: usize,
     events: mpsc::UnboundedReceiver<Event>,
     seen: Vec<Event>,
     tree: PathBuf,
@@ -42,7 +44,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("t{}-{number}", process::id()).parse().unwrap();
@@ -51,7 +53,8 @@ impl Stage {
         let stack = stack::host(root.path(), &[]).unwrap();
         let binds = stack.binds.into_iter();
         let binds = binds.map(|bind| Mount { source: bind.source, target: bind.target, read_only: true }).collect();
-        let hub = Hub::open(root.path().join("logs"), HubLimits::default()).unwrap();
+        let hub =
+            Hub::open(root.path().join("logs"), HubLimits { ring_lines: 100_000, ..HubLimits::default() }).unwrap();
         let (_, events) = mpsc::unbounded_channel();
         let mut stage = Self {
             instance,
@@ -59,6 +62,7 @@ impl Stage {
             hub,
             dynos: None,
             found: Vec::new(),
+            prepared_networks: 0,
             events,
             seen: Vec::new(),
             layers: vec![tree.clone(), stack.base],
@@ -72,28 +76,32 @@ impl Stage {
     }
 
     /// What a server does when it starts.
-    pub async fn start_engine(&mut self) {
+    pub(crate) async fn start_engine(&mut self) {
         let (sender, events) = mpsc::unbounded_channel();
-        let settings = Settings { executable: env!("CARGO_BIN_EXE_hokku").into(), ..Settings::default() };
+        let settings = Settings {
+            executable: env!("CARGO_BIN_EXE_hokku").into(),
+            prepared_networks: self.prepared_networks,
+            ..Settings::default()
+        };
         let (dynos, found) = Dynos::start(self.instance.clone(), settings, self.hub.clone(), sender).await.unwrap();
         (self.dynos, self.found, self.events) = (Some(dynos), found, events);
         self.seen.clear();
     }
 
-    pub async fn stop_engine(&mut self) {
+    pub(crate) async fn stop_engine(&mut self) {
         self.dynos.take().unwrap().shutdown().await;
     }
 
-    pub fn dynos(&self) -> &Dynos {
+    pub(crate) fn dynos(&self) -> &Dynos {
         self.dynos.as_ref().unwrap()
     }
 
     /// The slug's `/app`, as it is on the disk.
-    pub fn app_dir(&self) -> PathBuf {
+    pub(crate) fn app_dir(&self) -> PathBuf {
         self.tree.join("app")
     }
 
-    pub fn body(&self, command: &[&str]) -> Body {
+    pub(crate) fn body(&self, command: &[&str]) -> Body {
         let env = [("HOME", "/app"), ("PATH", "/usr/local/bin:/usr/bin:/bin")];
         Body {
             layers: self.layers.clone(),
@@ -108,7 +116,7 @@ impl Stage {
         }
     }
 
-    pub fn labels(&self, purpose: Purpose) -> Labels {
+    pub(crate) fn labels(&self, purpose: Purpose) -> Labels {
         Labels {
             app: self.app,
             app_name: "example".to_owned(),
@@ -123,18 +131,18 @@ impl Stage {
         }
     }
 
-    pub fn launch(&self, body: Body, ready: Ready, io: Io) -> DynoId {
+    pub(crate) fn launch(&self, body: Body, ready: Ready, io: Io) -> DynoId {
         let id = DynoId(Uuid::now_v7());
         self.dynos().launch(Launch { id, labels: self.labels(Purpose::Formation), body, ready, io });
         id
     }
 
     /// Runs a shell command to its end.
-    pub async fn shell(&mut self, command: &str) -> Ran {
+    pub(crate) async fn shell(&mut self, command: &str) -> Ran {
         self.run(self.body(&["sh", "-c", command])).await
     }
 
-    pub async fn run(&mut self, body: Body) -> Ran {
+    pub(crate) async fn run(&mut self, body: Body) -> Ran {
         let (sender, mut lines) = mpsc::unbounded_channel();
         let id = self.launch(body, Ready::Started, Io::Lines(sender));
         let exit = self.exit(id).await;
@@ -147,7 +155,7 @@ impl Stage {
     }
 
     /// Waits for an event; earlier ones that nobody waited for count too.
-    pub async fn event(&mut self, id: DynoId, wanted: impl Fn(&What) -> bool) -> What {
+    pub(crate) async fn event(&mut self, id: DynoId, wanted: impl Fn(&What) -> bool) -> What {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(at) = self.seen.iter().position(|event| event.id == id && wanted(&event.what)) {
@@ -162,38 +170,38 @@ impl Stage {
         }
     }
 
-    pub async fn started(&mut self, id: DynoId) {
+    pub(crate) async fn started(&mut self, id: DynoId) {
         self.event(id, |what| *what == What::Started).await;
     }
 
-    pub async fn exit(&mut self, id: DynoId) -> Exit {
+    pub(crate) async fn exit(&mut self, id: DynoId) -> Exit {
         match self.event(id, |what| matches!(what, What::Exited(_))).await {
             What::Exited(exit) => exit,
             other => unreachable!("{other:?}"),
         }
     }
 
-    pub fn log(&self) -> Vec<LogFrame> {
+    pub(crate) fn log(&self) -> Vec<LogFrame> {
         self.hub.recent(self.app, &LogFilter::default(), 1_000_000)
     }
 
     /// Waits until a line of the log says so.
-    pub async fn logged(&self, text: &str) {
+    pub(crate) async fn logged(&self, text: &str) {
         eventually(text, || self.log().iter().any(|frame| frame.line.contains(text))).await;
     }
 
     /// The pids on the host of everything in the dyno.
-    pub fn processes(&self, id: DynoId) -> Vec<i32> {
+    pub(crate) fn processes(&self, id: DynoId) -> Vec<i32> {
         self.group(id).procs().unwrap()
     }
 
-    pub fn group(&self, id: DynoId) -> hokku::sys::cgroup::Group {
+    pub(crate) fn group(&self, id: DynoId) -> hokku::sys::cgroup::Group {
         let hierarchy = hokku::sys::cgroup::Hierarchy::detect().unwrap();
         hokku::sys::cgroup::Group::open(&hierarchy, &self.instance.cgroup(), &id.to_string())
     }
 
     /// What this instance has on the host: cgroups, links, processes of ours.
-    pub fn traces(&self) -> Vec<String> {
+    pub(crate) fn traces(&self) -> Vec<String> {
         let hierarchy = hokku::sys::cgroup::Hierarchy::detect().unwrap();
         let groups = hokku::sys::cgroup::children(&hierarchy, &self.instance.cgroup()).unwrap();
         let links =
@@ -218,19 +226,19 @@ impl Drop for Stage {
 
 /// How a dyno that ran to its end did.
 #[derive(Debug)]
-pub struct Ran {
-    pub exit: Exit,
-    pub output: Vec<String>,
+pub(crate) struct Ran {
+    pub(crate) exit: Exit,
+    pub(crate) output: Vec<String>,
 }
 
 impl Ran {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.output.join("\n")
     }
 }
 
 /// Tries until it holds.
-pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
