@@ -6,8 +6,10 @@
 
 use hokku::cli::{self, Invocation};
 use hokku::dyno::launcher;
+use hokku::git;
 use hokku::router;
 use hokku::server::{self, ServerOptions};
+use hokku::slug;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -18,6 +20,9 @@ fn main() -> ExitCode {
         Some("launcher") => role(launcher::main(words(2)).map(|()| 0)),
         Some("dyno") if args.get(2).is_some_and(|word| word == "run") => role(launcher::run(words(3))),
         Some("router") => router::process::main(&args[2..]),
+        Some("unpack") => slug::unpack::main(args.into_iter().skip(2)),
+        Some("git-backend") => git::backend::main(words(2)),
+        Some("git-hook") => git::hook::main(words(2)),
         _ => command_line(args),
     }
 }

@@ -113,7 +113,6 @@ pub enum Ready {
     Port { port: u16, within: Duration },
 }
 
-
 /// Where a dyno's output goes, and where its input comes from.
 pub enum Io {
     /// Lines to the app's log; no input.

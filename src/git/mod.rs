@@ -71,7 +71,10 @@ pub fn routes_with(control: &Control, program: PathBuf) -> io::Result<Router> {
 }
 
 async fn answer(State(git): State<Git>, Path(repository): Path<String>, request: Request) -> Response {
-    match who_and_what(&git, &repository, &request).await {
+    // The request itself can't be held over an await: its body is not to be shared between threads.
+    let peer = request.extensions().get().copied().unwrap_or(Peer::Network);
+    let token = authorization(request.headers()).map(str::to_owned);
+    match who_and_what(&git, &repository, peer, token.as_deref()).await {
         Ok((actor, app)) => match cgi::run(&git, &actor, &app, request).await {
             Ok(response) => response,
             Err(error) => {
@@ -83,9 +86,8 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
     }
 }
 
-async fn who_and_what(git: &Git, repository: &str, request: &Request) -> Result<(Actor, App), Response> {
-    let peer = request.extensions().get().copied().unwrap_or(Peer::Network);
-    let actor = tokens::authenticate(&git.control, peer, authorization(request.headers())).await;
+async fn who_and_what(git: &Git, repository: &str, peer: Peer, token: Option<&str>) -> Result<(Actor, App), Response> {
+    let actor = tokens::authenticate(&git.control, peer, token).await;
     let actor = actor.map_err(|error| match error {
         ControlError::Denied => unauthorized(),
         error => unavailable(&error),

@@ -18,8 +18,9 @@ use crate::store::Store;
 use crate::supervisor::{self, Parts, Supervisor, builds};
 use anyhow::{Context, bail};
 use config::Config;
-use serde::Serialize;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::Serialize;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
@@ -100,7 +101,9 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
 
     // Dynos can't reach a resolver on the host's loopback: it is brought to their gateway.
     let _relay = match dyno::network::relay_target() {
-        Some(target) => Some(Relay::start((instance.gateway(), 53).into(), target).context("can't relay DNS to dynos")?),
+        Some(target) => {
+            Some(Relay::start((instance.gateway(), 53).into(), target).context("can't relay DNS to dynos")?)
+        }
         None => None,
     };
 
@@ -117,10 +120,10 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     let control = Control::new(parts).context("can't make the folder for sources ready")?;
     let api_addr = api.local_addr()?;
     let socket = unix_listener(&instance)?;
-    let routes = api::routes(control.clone()).merge(git::routes(control));
+    let git = git::routes(&control).context("can't listen for git's hooks")?;
     let serving = [
-        tokio::spawn(api::serve_unix(socket, routes.clone(), closing.clone())),
-        tokio::spawn(api::serve_tcp(api, routes, closing.clone())),
+        tokio::spawn(api::serve_unix(socket, control.clone(), git.clone())),
+        tokio::spawn(api::serve_tcp(api, control, git)),
     ];
     Record::new(&instance, api_addr, router_addr, &domain).write()?;
     announce(&instance, api_addr, router_addr, &domain)?;
@@ -176,10 +179,11 @@ async fn stop_server(instance: &Instance) -> anyhow::Result<()> {
     let Some(pid) = Pid::from_raw(listener) else { return Ok(()) };
     let server = pidfd_open(pid, PidfdFlags::NONBLOCK).context("can't stop the server")?;
     pidfd_send_signal(&server, Signal::TERM).context("can't stop the server")?;
-    let ended = tokio::io::unix::AsyncFd::new(server)?;
-    match tokio::time::timeout(Duration::from_secs(20), ended.readable()).await {
-        Ok(ended) => ended.map(drop).context("can't wait for the server to stop"),
-        Err(_) => bail!("the server (process {listener}) does not stop"),
+    let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+    let wait = move || poll(&mut [PollFd::new(&server, PollFlags::IN)], Some(&patience));
+    match tokio::task::spawn_blocking(wait).await?.context("can't wait for the server to stop")? {
+        0 => bail!("the server (process {listener}) does not stop"),
+        _ => Ok(()),
     }
 }
 
