@@ -231,7 +231,7 @@ async fn load(number: usize, address: std::net::SocketAddr, over: Arc<AtomicBool
     let mut client = Client::to(address).await;
     let mut count = 0;
     while !over.load(SeqCst) {
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             client = Client::to(address).await;
         }
         let body = format!("{number}/{count}");
