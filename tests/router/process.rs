@@ -183,6 +183,20 @@ async fn a_port_that_another_instance_uses_is_not_shared() {
 }
 
 #[tokio::test]
+async fn a_server_that_wants_another_address_gets_a_router_there() {
+    let mut rig = Rig::serving(app("one").await).await;
+    let (pid, before) = (rig.router().pid(), rig.address);
+    rig.server_goes();
+    let free = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+    rig.address = free;
+    rig.server_comes().await;
+    assert!(!is_running(pid));
+    assert!(std::net::TcpStream::connect(before).is_err());
+    assert!(rig.ask(GET).await.body.starts_with("one"));
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn a_binary_that_is_no_router_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let mut instance = hokku::domain::instance::Instance::new("x".parse().unwrap(), directory.path().into(), 30);
