@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 /// How often the counts of dynos that somebody waits for are looked at.
 const LOOK: Duration = Duration::from_millis(5);
+/// How long the last words of a server that is gone, or is being replaced, are waited for.
+const FAREWELL: Duration = Duration::from_millis(200);
 /// Bytes of one write.
 const BATCH: usize = 64 << 10;
 
@@ -84,9 +87,12 @@ impl Control {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    if let Some(before) = current.replace(serve(stream)) {
+                    if let Some(mut before) = current.take()
+                        && tokio::time::timeout(FAREWELL, &mut before).await.is_err()
+                    {
                         before.abort();
                     }
+                    current = Some(serve(stream));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a server");
@@ -105,10 +111,14 @@ impl Control {
         self.filled.notify_one();
         let (reader, writer) = stream.into_split();
         let watched = Watched::default();
+        let mut reading = pin!(self.read(reader, &watched));
         tokio::select! {
-            _ = self.read(reader, &watched) => {}
-            _ = self.write(writer) => {}
+            _ = &mut reading => {}
             () = self.watch(&watched) => {}
+            // The server is gone; what it said before is still to be heard, or its successor gets lines twice.
+            _ = self.write(writer) => {
+                let _ = tokio::time::timeout(FAREWELL, reading).await;
+            }
         }
     }
 

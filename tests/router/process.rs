@@ -240,6 +240,37 @@ async fn no_request_fails_while_dynos_are_replaced_under_load() {
     rig.end().await;
 }
 
+#[tokio::test]
+async fn servers_that_come_and_go_cost_no_request_and_no_line() {
+    let mut rig = Rig::serving(app("one").await).await;
+    let (over, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> =
+        (0..8).map(|number| tokio::spawn(load(number, rig.address, Arc::clone(&over), Arc::clone(&asked)))).collect();
+    let request = |line: &str| line.split(" request_id=").nth(1).unwrap()[..36].to_owned();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..5 {
+        let before = asked.load(SeqCst);
+        until("more requests are answered", || asked.load(SeqCst) > before + 100).await;
+        rig.server_goes();
+        while let Some(access) = soon(rig.lines.recv()).await {
+            assert!(seen.insert(request(&access.line)), "twice: {}", access.line);
+        }
+        let before = asked.load(SeqCst);
+        until("requests are answered without a server", || asked.load(SeqCst) > before + 100).await;
+        rig.server_comes().await;
+    }
+    over.store(true, SeqCst);
+    let mut total = 0;
+    for client in clients {
+        total += soon(client).await.unwrap();
+    }
+    while seen.len() < total {
+        let line = rig.line().await;
+        assert!(seen.insert(request(&line)), "twice: {line}");
+    }
+    rig.end().await;
+}
+
 /// Keeps asking until told, on kept and on new connections, with and without bodies; every answer must be right.
 async fn load(number: usize, address: std::net::SocketAddr, over: Arc<AtomicBool>, asked: Arc<AtomicUsize>) -> usize {
     let mut client = Client::to(address).await;
