@@ -3,3 +3,4 @@
 mod life;
 mod recovery;
 mod stage;
+mod walls;

@@ -93,8 +93,8 @@ impl<'a> Watch<'a> {
         let source = |fd: Option<OwnedFd>, stream| fd.map(|fd| Source { fd, stream, lines: Lines::default() });
         let terminal = running.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok());
         let sources = [
-            source(running.stdout.take(), Stream::Stdout),
             source(running.stderr.take(), Stream::Stderr),
+            source(running.stdout.take(), Stream::Stdout),
             source(terminal, Stream::Stdout),
         ];
         let oom = running.walls.group.oom_eventfd().ok().flatten();
