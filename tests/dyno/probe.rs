@@ -49,7 +49,9 @@ fn mounts() {
     let with = |missing: &str| {
         let rows = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
         let places = rows.filter(|row| !row[5].split(',').any(|option| option == missing)).map(|row| row[4].to_owned());
-        places.collect::<Vec<_>>().join(" ")
+        let mut places: Vec<String> = places.collect();
+        places.sort();
+        places.join(" ")
     };
     println!("suid: {}", with("nosuid"));
     println!("dev-mounts: {}", with("nodev"));
@@ -83,33 +85,33 @@ fn names_of_links() -> Vec<String> {
 
 fn attack(name: &str, value: &str) -> io::Result<()> {
     match name {
-        "unshare-user" => call(libc::SYS_unshare, [libc::CLONE_NEWUSER.into(), 0, 0, 0]),
+        "unshare-user" => call(libc::SYS_unshare, [libc::CLONE_NEWUSER.into(), 0, 0, 0, 0]),
         "clone-user" => clone_user(),
-        "clone3" => match call(libc::SYS_clone3, [0, 0, 0, 0]) {
+        "clone3" => match call(libc::SYS_clone3, [0, 0, 0, 0, 0]) {
             // It came as far as to look at its arguments.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             other => other,
         },
         "mount" => {
-            call(libc::SYS_unshare, [(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).into(), 0, 0, 0])?;
+            call(libc::SYS_unshare, [(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).into(), 0, 0, 0, 0])?;
             let (kind, target) = (CString::new("tmpfs").unwrap(), CString::new("/tmp").unwrap());
-            call(libc::SYS_mount, [kind.as_ptr() as i64, target.as_ptr() as i64, kind.as_ptr() as i64, 0])
+            call(libc::SYS_mount, [kind.as_ptr() as i64, target.as_ptr() as i64, kind.as_ptr() as i64, 0, 0])
         }
-        "setns" => match call(libc::SYS_setns, [-1, 0, 0, 0]) {
+        "setns" => match call(libc::SYS_setns, [-1, 0, 0, 0, 0]) {
             Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(()),
             other => other,
         },
-        "ptrace" => call(libc::SYS_ptrace, [libc::PTRACE_TRACEME.into(), 0, 0, 0]),
+        "ptrace" => call(libc::SYS_ptrace, [libc::PTRACE_TRACEME.into(), 0, 0, 0, 0]),
         // The session keyring, made if missing.
-        "keyctl" => call(libc::SYS_keyctl, [0, -3, 1, 0]),
+        "keyctl" => call(libc::SYS_keyctl, [0, -3, 1, 0, 0]),
         "io_uring" => {
             let parameters = [0u8; 120];
-            call(libc::SYS_io_uring_setup, [1, parameters.as_ptr() as i64, 0, 0])
+            call(libc::SYS_io_uring_setup, [1, parameters.as_ptr() as i64, 0, 0, 0])
         }
-        "userfaultfd" => call(libc::SYS_userfaultfd, [1, 0, 0, 0]),
-        "no-randomization" => call(libc::SYS_personality, [libc::ADDR_NO_RANDOMIZE.into(), 0, 0, 0]),
-        "uevents" => call(libc::SYS_socket, [libc::AF_NETLINK.into(), libc::SOCK_RAW.into(), 15, 0]),
-        "routes" => call(libc::SYS_socket, [libc::AF_NETLINK.into(), libc::SOCK_RAW.into(), 0, 0]),
+        "userfaultfd" => call(libc::SYS_userfaultfd, [1, 0, 0, 0, 0]),
+        "no-randomization" => call(libc::SYS_personality, [libc::ADDR_NO_RANDOMIZE.into(), 0, 0, 0, 0]),
+        "uevents" => call(libc::SYS_socket, [libc::AF_NETLINK.into(), libc::SOCK_RAW.into(), 15, 0, 0]),
+        "routes" => call(libc::SYS_socket, [libc::AF_NETLINK.into(), libc::SOCK_RAW.into(), 0, 0, 0]),
         "read" => {
             let mut text = Vec::new();
             File::open(value)?.take(64).read_to_end(&mut text)?;
@@ -122,7 +124,7 @@ fn attack(name: &str, value: &str) -> io::Result<()> {
         "write" => OpenOptions::new().write(true).create(true).truncate(false).open(value).map(drop),
         "see" => fs::symlink_metadata(value).map(drop),
         "follow" => fs::read_link(value).map(drop),
-        "signal" => call(libc::SYS_kill, [value.parse().unwrap(), 0, 0, 0]),
+        "signal" => call(libc::SYS_kill, [value.parse().unwrap(), 0, 0, 0, 0]),
         "connect" => {
             let address: SocketAddr = value.parse().unwrap();
             TcpStream::connect_timeout(&address, Duration::from_secs(2)).map(drop)
@@ -144,6 +146,7 @@ fn attack(name: &str, value: &str) -> io::Result<()> {
                     path.as_ptr() as i64,
                     (libc::S_IFCHR | 0o666).into(),
                     i64::try_from(number).unwrap(),
+                    0,
                 ],
             )
         }
@@ -151,11 +154,11 @@ fn attack(name: &str, value: &str) -> io::Result<()> {
     }
 }
 
-fn call(number: i64, arguments: [i64; 4]) -> io::Result<()> {
-    let [a, b, c, d] = arguments;
+fn call(number: i64, arguments: [i64; 5]) -> io::Result<()> {
+    let [a, b, c, d, e] = arguments;
     // SAFETY: pointers among the arguments are to memory that lives across the call, and of the size the call reads or
     // writes; numbers are checked by the kernel.
-    match unsafe { libc::syscall(number, a, b, c, d) } {
+    match unsafe { libc::syscall(number, a, b, c, d, e) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }

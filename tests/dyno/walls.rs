@@ -61,6 +61,15 @@ fn no_seccomp(config: &mut Value) {
     config["linux"]["seccomp"] = Value::Null;
 }
 
+/// The places where there may be devices, sorted.
+const DEVICES: [&str; 8] =
+    ["/dev", "/dev/full", "/dev/null", "/dev/pts", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
+
+/// Files of `/proc` behind the null device.
+fn is_masked(path: &str) -> bool {
+    path.starts_with("/proc/")
+}
+
 fn mount<'a>(config: &'a mut Value, destination: &str) -> &'a mut Value {
     let mounts = config["mounts"].as_array_mut().unwrap();
     mounts.iter_mut().find(|mount| mount["destination"] == destination).unwrap()
@@ -115,19 +124,21 @@ async fn system_calls_that_lead_out_are_refused() {
 async fn what_the_kernel_tells_of_the_host_is_hidden() {
     let stage = Stage::new().await;
     let unmask = |config: &mut Value| config["linux"]["maskedPaths"] = json!([]);
-    for file in ["/proc/keys", "/proc/interrupts"] {
-        stage.defended(&format!("read={file}"), "empty", unmask).await;
-    }
-    stage
-        .defended("list=/proc/acpi", "", |config| {
-            unmask(config);
-            // Not every machine has one; any other directory shows the same.
-            config["process"]["args"][1] = json!("list=/proc/acpi");
-            if !std::path::Path::new("/proc/acpi").exists() {
-                mount(config, "/proc")["destination"] = json!("/proc/acpi");
-            }
-        })
-        .await;
+    stage.defended("read=/proc/interrupts", "empty", unmask).await;
+    let mut config = stage.probe(&["list=/app/lib"]);
+    config["linux"]["maskedPaths"] = json!(["/app/lib"]);
+    assert!(stage.ask(&config).await["list=/app/lib"].contains("empty"), "directories are hidden too");
+    unmask(&mut config);
+    assert_eq!(stage.ask(&config).await["list=/app/lib"], "yes");
+}
+
+#[tokio::test]
+async fn nothing_of_the_hosts_tree_is_left_above_the_root() {
+    let stage = Stage::new().await;
+    let answers = stage.ask(&stage.probe(&["mounts", "root", "see=/../run/hokku", "list=/../../var/tmp"])).await;
+    assert!(answers["see=/../run/hokku"].contains("No such file"), "{answers:?}");
+    let writable = answers["writable"].split(' ').filter(|path| !is_masked(path) && !DEVICES.contains(path));
+    assert_eq!(writable.collect::<Vec<_>>(), ["/", "/dev/shm", "/proc", "/tmp"]);
 }
 
 #[tokio::test]
@@ -161,16 +172,21 @@ async fn its_devices_and_mounts_are_the_ones_it_needs() {
     let answers = stage.ask(&stage.probe(&["dev", "mounts", "limits", "links"])).await;
     assert_eq!(answers["dev"], "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero");
     assert_eq!(answers["suid"], "");
-    let devices = "/dev /dev/pts /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty";
-    assert_eq!(answers["dev-mounts"], devices);
+    let with_devices = answers["dev-mounts"].split(' ').filter(|path| !is_masked(path));
+    assert_eq!(with_devices.collect::<Vec<_>>(), DEVICES);
     assert_eq!(answers["core"], "0 0");
     assert_eq!(answers["links"], "lo");
     for path in ["/usr", "/sys", "/proc/sys", "/sys/fs/cgroup/memory"] {
         assert!(!answers["writable"].split(' ').any(|writable| writable == path), "{path}: {}", answers["writable"]);
     }
-    stage
-        .defended("read=/dev/zero", "Permission denied", |config| drop_option(mount(config, "/dev/zero"), "nodev"))
-        .await;
+    let mut body = stage.body(&["/app/probe", "read=/data/zero"]);
+    body.binds.push(Mount { source: "/dev/zero".into(), target: "/data/zero".into(), read_only: true });
+    let mut config = stage.config(&body);
+    // The file system of devices knows no id mapping.
+    drop_option(mount(&mut config, "/data/zero"), "idmap");
+    assert!(stage.ask(&config).await["read=/data/zero"].contains("Permission denied"));
+    drop_option(mount(&mut config, "/data/zero"), "nodev");
+    assert_eq!(stage.ask(&config).await["read=/data/zero"], "yes");
 }
 
 #[tokio::test]
