@@ -110,7 +110,8 @@ impl Dynos {
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        shared.launcher().await?;
+        let mut launcher = shared.launcher().await?;
+        step("talk to the launcher", "launcher.sock", launcher.write_all(&Hello::Forget.encode()).await)?;
         let found = adopt::adopt(&shared).await?;
         Ok((Self { shared }, found))
     }

@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -36,8 +36,6 @@ pub(super) struct Init<'a> {
     pub(super) filter: Option<&'a seccomp::Program>,
     pub(super) group: &'a Group,
     pub(super) ring: &'a Ring,
-    /// The bundle's `rootfs`: an empty directory to build on.
-    pub(super) rootfs: BorrowedFd<'a>,
     pub(super) socket: OwnedFd,
     pub(super) stdio: Stdio,
     /// The program's descriptors 0 to 2; `None` for `/dev/null`, and for all of them with a terminal.
@@ -153,21 +151,22 @@ fn build(init: &Init<'_>, mut handed: Vec<(PathBuf, OwnedFd)>) -> Result<OwnedFd
             if target != Path::new("/") || kind != "overlay" {
                 return Err(StepError::new("mount the root", target.display(), "the first mount has to be the root"));
             }
-            root = Some(overlay(init.rootfs, &words, &mut handed)?);
+            root = Some(overlay(&words, &mut handed)?);
             continue;
         };
         match kind {
             "bind" | "cgroup" => {
-                let (here, rest) = handed.into_iter().partition(|(at, _)| {
-                    at == target || (kind == "cgroup" && at.starts_with(target))
-                });
+                let (here, rest) = handed
+                    .into_iter()
+                    .partition(|(at, _)| at == target || (kind == "cgroup" && at.starts_with(target)));
                 handed = rest;
                 for (at, mount) in here {
                     place(root, &at, &mount)?;
                 }
             }
             _ => {
-                let mount = step("make a mount", target.display(), mount::make(kind, &words.options, words.attributes))?;
+                let mount =
+                    step("make a mount", target.display(), mount::make(kind, &words.options, words.attributes))?;
                 place(root, target, &mount)?;
                 if target == Path::new("/dev") {
                     device_links(&mount)?;
@@ -228,18 +227,16 @@ impl<'a> Words<'a> {
 }
 
 /// The root: the layers below, and above them a writable one in memory, bounded and thrown away.
-fn overlay(
-    rootfs: BorrowedFd<'_>,
-    words: &Words<'_>,
-    handed: &mut Vec<(PathBuf, OwnedFd)>,
-) -> Result<OwnedFd, StepError> {
+fn overlay(words: &Words<'_>, handed: &mut Vec<(PathBuf, OwnedFd)>) -> Result<OwnedFd, StepError> {
     let size = words.size.ok_or_else(|| StepError::new("mount the root", "/", "its size is not bounded"))?;
     let attributes = Attributes { nosuid: true, nodev: true, ..Attributes::default() };
     let options = [("size", Some(size)), ("mode", Some("755"))];
     let staging = step("make the writable layer", "tmpfs", mount::make("tmpfs", &options, attributes))?;
-    step("place the writable layer", "rootfs", mount::attach(&staging, rootfs))?;
+    // On top of the host's root, in this namespace only: a directory that surely is there and can be entered.
+    let top = step("open the root", "/", rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?;
+    step("place the writable layer", "/", mount::attach(&staging, top))?;
     // Layers and work directories are named to overlayfs by short names from here.
-    step("go to the writable layer", "rootfs", rustix::process::fchdir(&staging))?;
+    step("go to the writable layer", "/", rustix::process::fchdir(&staging))?;
     for name in ["upper", "work", "root"] {
         step("make a directory", name, fs::create_dir(name))?;
     }
@@ -330,7 +327,8 @@ fn mask(root: &OwnedFd, path: &Path) -> Result<(), StepError> {
         step("make an empty directory", path.display(), mount::make("tmpfs", &options, attributes))?
     } else {
         // Ours, and checked to be what it is called: a root that could bring its own would decide what is shown.
-        let null = step("open the null device", "/dev/null", fd::open_below(root, Path::new("dev/null"), OFlags::PATH, 0))?;
+        let null =
+            step("open the null device", "/dev/null", fd::open_below(root, Path::new("dev/null"), OFlags::PATH, 0))?;
         let status = step("look at the null device", "/dev/null", rustix::fs::fstat(&null))?;
         let is_null = FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice
             && (rustix::fs::major(status.st_rdev), rustix::fs::minor(status.st_rdev)) == (1, 3);
@@ -384,7 +382,7 @@ fn rlimits(spec: &Spec) -> Result<(), StepError> {
 fn start(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<i32, StepError> {
     let main = match step("fork the program", "clone3", process::fork(init.single))? {
         Fork::Child => {
-            let Err(error) = become_program(init, terminal) ;
+            let Err(error) = become_program(init, terminal);
             fail(&init.socket, &error)
         }
         Fork::Parent(child) => child.pid,
@@ -413,7 +411,8 @@ fn forswear(init: &Init<'_>) -> Result<(), StepError> {
 
 fn become_program(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<std::convert::Infallible, StepError> {
     let process = init.spec.process().as_ref();
-    let process = process.ok_or_else(|| StepError::new("start the program", "process", "the configuration has none"))?;
+    let process =
+        process.ok_or_else(|| StepError::new("start the program", "process", "the configuration has none"))?;
     process::reset_signals();
     step("start a session", "setsid", rustix::process::setsid())?;
     stdio(init, terminal)?;

@@ -9,10 +9,12 @@ use crate::domain::instance::Instance;
 use crate::sys::process::{self, Fork, SingleThreaded};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How often it looks whether its instance is still there.
@@ -38,7 +40,8 @@ pub enum LauncherError {
 /// # Errors
 /// When it can't start.
 pub fn main(args: impl IntoIterator<Item = String>) -> Result<(), LauncherError> {
-    let [instance] = args.into_iter().collect::<Vec<_>>().try_into().map_err(|_| LauncherError::Usage("launcher INSTANCE"))?;
+    let [instance] =
+        args.into_iter().collect::<Vec<_>>().try_into().map_err(|_| LauncherError::Usage("launcher INSTANCE"))?;
     let instance: Instance = serde_json::from_str(&instance)?;
     let single = SingleThreaded::claim()?;
     // Away from the server's session and group, so that what ends the server doesn't end this.
@@ -47,14 +50,35 @@ pub fn main(args: impl IntoIterator<Item = String>) -> Result<(), LauncherError>
     let _ = rustix::thread::set_name(c"hokku-launcher");
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;
+    let null = OpenOptions::new().read(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(null).map_err(io::Error::from)?;
     process::forget_children();
-    serve(&single, &instance, &listener)
+    match serve(&single, &instance, &listener)? {
+        None => Ok(()),
+        Some(Forked { connection, network }) => {
+            // As long as any process has it open, servers could connect to a launcher that is dead.
+            drop(listener);
+            be_shim(&single, &instance, connection, network)
+        }
+    }
 }
 
-fn serve(single: &SingleThreaded, instance: &Instance, listener: &UnixListener) -> Result<(), LauncherError> {
+/// This process is the new child, and has a launch to see through.
+struct Forked {
+    connection: UnixStream,
+    network: Option<OwnedFd>,
+}
+
+fn serve(
+    single: &SingleThreaded,
+    instance: &Instance,
+    listener: &UnixListener,
+) -> Result<Option<Forked>, LauncherError> {
     let mut prepared: HashMap<u16, OwnedFd> = HashMap::new();
-    let socket = socket(instance);
-    while is_ours(listener, &socket) {
+    let path = socket(instance);
+    let ours = fs::metadata(&path)?.ino();
+    // The name leads elsewhere when RUN was removed or another launcher took over.
+    while fs::metadata(&path).is_ok_and(|now| now.ino() == ours) {
         let mut polled = [PollFd::new(listener, PollFlags::IN)];
         match rustix::event::poll(&mut polled, Some(&LOOK_EVERY)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -63,6 +87,7 @@ fn serve(single: &SingleThreaded, instance: &Instance, listener: &UnixListener) 
         let Ok((connection, _)) = listener.accept() else { continue };
         match hello(&connection) {
             Some(Hello::Quit) => break,
+            Some(Hello::Forget) => release(instance, &mut prepared),
             Some(Hello::Prepare { slot }) => {
                 // When it can't be made now, the launch will say why.
                 if let Ok(namespace) = network::prepare(instance, slot) {
@@ -73,29 +98,26 @@ fn serve(single: &SingleThreaded, instance: &Instance, listener: &UnixListener) 
                 let network = prepared.remove(&slot);
                 // A failed fork shows to the server as a connection that ends without a word.
                 if let Ok(Fork::Child) = process::fork(single) {
-                    prepared.clear();
-                    process::exit_now(i32::from(be_shim(single, instance, connection, network).is_err()));
+                    return Ok(Some(Forked { connection, network }));
                 }
             }
             None => {}
         }
     }
-    for slot in prepared.into_keys() {
+    release(instance, &mut prepared);
+    Ok(None)
+}
+
+fn release(instance: &Instance, prepared: &mut HashMap<u16, OwnedFd>) {
+    for (slot, _) in prepared.drain() {
+        // With its namespace the link is gone anyway, only a little later.
         let _ = network::release(instance, slot);
     }
-    Ok(())
 }
 
 /// The launcher's socket in RUN.
 pub(super) fn socket(instance: &Instance) -> PathBuf {
     instance.run.join("launcher.sock")
-}
-
-/// Whether the name still leads here. It doesn't when RUN was removed, or another launcher took over.
-fn is_ours(listener: &UnixListener, path: &Path) -> bool {
-    let bound = listener.local_addr().ok();
-    let bound = bound.as_ref().and_then(|address| address.as_pathname());
-    bound.is_some() && path.exists()
 }
 
 fn hello(connection: &UnixStream) -> Option<Hello> {

@@ -82,8 +82,7 @@ const CLONE_NAMESPACES: u64 = 0x7e02_0080;
 pub fn seccomp() -> Value {
     let equal = |index: u32, value: u64| json!({ "index": index, "value": value, "op": "SCMP_CMP_EQ" });
     let allow = |name: &str, args: Value| json!({ "names": [name], "action": "SCMP_ACT_ALLOW", "args": args });
-    let no_namespaces =
-        json!({ "index": 0, "value": CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" });
+    let no_namespaces = json!({ "index": 0, "value": CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" });
     let mut syscalls = vec![
         json!({ "names": ALLOWED, "action": "SCMP_ACT_ALLOW" }),
         // Its flags are in memory, where a filter can't look; libraries fall back to clone.
@@ -197,7 +196,8 @@ mod tests {
             for first in &values {
                 for third in [0, 12, 1 << 40] {
                     let arguments = [*first, 0, third, 0, 0, 0];
-                    let both = [&ours, &theirs].map(|code| run(code, HERE, number, arguments) == libc::SECCOMP_RET_ALLOW);
+                    let both =
+                        [&ours, &theirs].map(|code| run(code, HERE, number, arguments) == libc::SECCOMP_RET_ALLOW);
                     assert_eq!(both[0], both[1], "call {number} with {arguments:?}");
                     allowed += usize::from(both[0]);
                 }

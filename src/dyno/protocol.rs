@@ -24,9 +24,15 @@ const MAX_FRAME: usize = 256 * 1024 * 1024;
 /// What a connection to the launcher is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hello {
-    Launch { slot: u16 },
+    Launch {
+        slot: u16,
+    },
     /// Make this slot's network now, so that it is there when the launch comes.
-    Prepare { slot: u16 },
+    Prepare {
+        slot: u16,
+    },
+    /// The networks made ahead were for a server that is gone.
+    Forget,
     Quit,
 }
 
@@ -38,6 +44,7 @@ impl Hello {
             Self::Launch { slot } => (1, slot),
             Self::Prepare { slot } => (2, slot),
             Self::Quit => (3, 0),
+            Self::Forget => (4, 0),
         };
         let [high, low] = slot.to_be_bytes();
         [VERSION, kind, high, low]
@@ -50,6 +57,7 @@ impl Hello {
             1 => Self::Launch { slot },
             2 => Self::Prepare { slot },
             3 => Self::Quit,
+            4 => Self::Forget,
             _ => return None,
         })
     }
@@ -62,7 +70,7 @@ pub(super) const ATTACH: u8 = b'A';
 /// One launch, as far as it isn't in the bundle.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Request {
-    /// With `config.json` and `rootfs`.
+    /// With `config.json`.
     pub(super) bundle: PathBuf,
     pub(super) env: Vec<(String, String)>,
     pub(super) files: Vec<File>,
@@ -95,7 +103,9 @@ pub(super) enum News {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Order {
     /// SIGTERM to every process now, SIGKILL when that many milliseconds are over.
-    Stop { grace: u64 },
+    Stop {
+        grace: u64,
+    },
     Kill,
     /// There is room in the ring again.
     Room,
@@ -165,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_hello_of_another_version_is_not_understood() {
-        for hello in [Hello::Launch { slot: 999 }, Hello::Prepare { slot: 7 }, Hello::Quit] {
+        for hello in [Hello::Launch { slot: 999 }, Hello::Prepare { slot: 7 }, Hello::Forget, Hello::Quit] {
             assert_eq!(Hello::decode(hello.encode()), Some(hello));
         }
         assert_eq!(Hello::decode([VERSION + 1, 1, 0, 0]), None);

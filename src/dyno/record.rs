@@ -22,7 +22,6 @@ use std::path::{Path, PathBuf};
 
 pub(super) const SOCKET: &str = "shim.sock";
 pub(super) const RING: &str = "log.ring";
-pub(super) const ROOTFS: &str = "rootfs";
 const LABELS: &str = "labels.json";
 const EXIT: &str = "exit.json";
 const READY: &str = "ready";
@@ -40,7 +39,6 @@ struct ExitRecord {
 pub(super) fn create(dir: &Path, labels: &Labels, config: &str) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    fs::create_dir(dir.join(ROOTFS))?;
     write(&dir.join("config.json"), config.as_bytes())?;
     write_json(&dir.join(LABELS), labels)
 }

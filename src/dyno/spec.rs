@@ -109,9 +109,7 @@ const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
 
 fn mounts(body: &Body) -> Vec<Value> {
-    let mount = |destination: &str, kind: &str, options: Vec<String>| {
-        json!({ "destination": destination, "type": kind, "source": kind, "options": options })
-    };
+    let mount = |destination: &str, kind: &str, options: Vec<String>| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let mut root = words("nosuid nodev userxattr volatile");
     root.push(format!("size={}", body.limits.disk));
@@ -169,10 +167,13 @@ fn annotations(place: &Place<'_>, labels: &Labels, body: &Body, ready: Ready) ->
     }
     note(&format!("{FILE}etc/hostname"), format!("{}\n", body.hostname));
     note(&format!("{FILE}etc/hosts"), hosts(place, body));
-    note(&format!("{FILE}etc/resolv.conf"), place.resolvers.iter().fold(String::new(), |mut text, server| {
-        let _ = writeln!(text, "nameserver {server}");
-        text
-    }));
+    note(
+        &format!("{FILE}etc/resolv.conf"),
+        place.resolvers.iter().fold(String::new(), |mut text, server| {
+            let _ = writeln!(text, "nameserver {server}");
+            text
+        }),
+    );
     annotations
 }
 

@@ -106,7 +106,8 @@ mod tests {
     fn every_key_can_be_left_out_and_a_wrong_one_is_named() {
         assert!(read("").unwrap().build.env.is_empty());
         assert!(Config::read(Path::new("/nowhere")).is_ok());
-        let config = read("[build.env]\nHTTPS_PROXY = \"http://p:1\"\n[network]\nallow_host = [\"tcp/5432\"]\n").unwrap();
+        let config =
+            read("[build.env]\nHTTPS_PROXY = \"http://p:1\"\n[network]\nallow_host = [\"tcp/5432\"]\n").unwrap();
         assert_eq!(config.build.env["HTTPS_PROXY"], "http://p:1");
         assert_eq!(config.network.allow_host, ["tcp/5432".parse().unwrap()]);
         assert!(read("[buidl]\n").unwrap_err().to_string().contains("buidl"));

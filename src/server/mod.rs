@@ -100,7 +100,7 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
 
     // Dynos can't reach a resolver on the host's loopback: it is brought to their gateway.
     let _relay = match dyno::network::relay_target() {
-        Some(target) => Some(Relay::start(instance.gateway(), target).context("can't relay DNS to dynos")?),
+        Some(target) => Some(Relay::start((instance.gateway(), 53).into(), target).context("can't relay DNS to dynos")?),
         None => None,
     };
 

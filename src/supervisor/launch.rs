@@ -83,13 +83,11 @@ pub(super) async fn prepare(parts: &Parts, order: Order, io: Io) -> Result<Launc
     let (app, version) = (order.app, order.version);
     let Deployed { app, release, slug } = parts.store.read(move |tx| deployed(tx, app, version)).await?;
     let (slugs, digest) = (parts.slugs.clone(), slug.digest.clone());
-    let tree = tokio::task::spawn_blocking(move || slugs.tree(&digest)).await.map_err(|_| PrepareError::Interrupted)??;
+    let tree =
+        tokio::task::spawn_blocking(move || slugs.tree(&digest)).await.map_err(|_| PrepareError::Interrupted)??;
     let web = order.purpose == Purpose::Formation && order.name.kind.is_web();
-    let ready = if web {
-        Ready::Port { port: Settings::PORT, within: parts.settings.boot_timeout }
-    } else {
-        Ready::Started
-    };
+    let ready =
+        if web { Ready::Port { port: Settings::PORT, within: parts.settings.boot_timeout } } else { Ready::Started };
     let body = Body {
         layers: vec![tree, parts.stack.base.clone()],
         binds: stack_binds(parts),
@@ -106,11 +104,8 @@ pub(super) async fn prepare(parts: &Parts, order: Order, io: Io) -> Result<Launc
 }
 
 pub(super) fn stack_binds(parts: &Parts) -> Vec<Mount> {
-    let bind = |bind: &crate::stack::Bind| Mount {
-        source: bind.source.clone(),
-        target: bind.target.clone(),
-        read_only: true,
-    };
+    let bind =
+        |bind: &crate::stack::Bind| Mount { source: bind.source.clone(), target: bind.target.clone(), read_only: true };
     parts.stack.binds.iter().map(bind).collect()
 }
 

@@ -385,7 +385,10 @@ impl Reconciler {
     fn launch(&mut self, order: Order, app_name: &str, io: Io) {
         let now = Timestamp::now();
         let labels = order.labels(app_name, now);
-        self.log(order.app, wording::of_dyno(&order.name, format!("Starting process with command `{}`", order.command)));
+        self.log(
+            order.app,
+            wording::of_dyno(&order.name, format!("Starting process with command `{}`", order.command)),
+        );
         self.insert(order.id, labels, DynoState::Starting { since: now });
         self.spawn_launch(order, io);
     }

@@ -25,7 +25,8 @@ pub(super) fn exited(exit: &Exit) -> String {
 
 pub(super) const R10: &str =
     "Error R10 (Boot timeout) -> Web process failed to bind to $PORT within 60 seconds of launch";
-pub(super) const R12: &str = "Error R12 (Exit timeout) -> At least one process failed to exit within 30 seconds of SIGTERM";
+pub(super) const R12: &str =
+    "Error R12 (Exit timeout) -> At least one process failed to exit within 30 seconds of SIGTERM";
 pub(super) const R13: &str = "Error R13 (Attach error) -> Failed to attach to process";
 pub(super) const R15: &str = "Error R15 (Memory quota vastly exceeded)";
 pub(super) const STOPPING: &str = "Stopping all processes with SIGTERM";

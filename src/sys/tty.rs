@@ -15,7 +15,8 @@ pub fn open(root: impl AsFd, pts: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
     let master = super::fd::open_below(root, &pts.join("ptmx"), OFlags::RDWR | OFlags::NOCTTY, 0)?;
     rustix::pty::unlockpt(&master)?;
     // Not by name: the path could lead elsewhere by now.
-    let slave = rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let slave =
+        rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     Ok((master, slave))
 }
 

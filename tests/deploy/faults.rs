@@ -42,7 +42,9 @@ fn what_ended_while_the_server_was_dead_is_known_afterwards() {
     let before = ids(&hokku, "mortal");
     hokku.kill_server();
     assert_eq!(hokku.get("mortal", "/exit/42").status, 200);
-    wait_for("the dyno to end", || hokku.try_get("mortal", "/").map_or(true, |answer| answer.status != 200).then_some(()));
+    wait_for("the dyno to end", || {
+        hokku.try_get("mortal", "/").map_or(true, |answer| answer.status != 200).then_some(())
+    });
     hokku.start_server();
     hokku.wait_for_log("mortal", "Process exited with status 42");
     wait_for("a new dyno", || {

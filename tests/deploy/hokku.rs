@@ -60,7 +60,18 @@ impl Hokku {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.root().join("server.log")).unwrap();
         let (api, router) = (self.api.to_string(), self.router.to_string());
         let mut child = Command::new(BINARY)
-            .args(["server", "--name", &self.name, "--api", &api, "--router", &router, "--domain", "localhost", "--root"])
+            .args([
+                "server",
+                "--name",
+                &self.name,
+                "--api",
+                &api,
+                "--router",
+                &router,
+                "--domain",
+                "localhost",
+                "--root",
+            ])
             .arg(self.root())
             .args(&self.extra)
             .stdin(Stdio::null())
@@ -107,7 +118,12 @@ impl Hokku {
     pub fn ok(&self, args: &[&str]) -> String {
         let output = self.cli(args);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "hokku {args:?}: {}\n{stdout}\n{stderr}\n{}", output.status, self.server_log());
+        assert!(
+            output.status.success(),
+            "hokku {args:?}: {}\n{stdout}\n{stderr}\n{}",
+            output.status,
+            self.server_log()
+        );
         stdout
     }
 
@@ -197,7 +213,8 @@ impl Drop for Hokku {
         if std::thread::panicking() {
             eprintln!("--- server.log\n{}", self.server_log());
         }
-        let down = Command::new(BINARY).args(["down", "--name", &self.name, "--root"]).arg(self.root()).output().unwrap();
+        let down =
+            Command::new(BINARY).args(["down", "--name", &self.name, "--root"]).arg(self.root()).output().unwrap();
         if !std::thread::panicking() {
             assert!(down.status.success(), "hokku down: {}", text(&down.stderr));
             assert_eq!(left_behind(&self.name), Vec::<String>::new(), "hokku down left something behind");
@@ -209,7 +226,8 @@ impl Drop for Hokku {
 fn left_behind(name: &str) -> Vec<String> {
     let run = Path::new("/run/hokku").join(name);
     let mut left: Vec<String> = run.exists().then(|| run.display().to_string()).into_iter().collect();
-    let groups = Command::new("find").args(["/sys/fs/cgroup", "-maxdepth", "3", "-name", &format!("hokku-{name}*")]).output();
+    let groups =
+        Command::new("find").args(["/sys/fs/cgroup", "-maxdepth", "3", "-name", &format!("hokku-{name}*")]).output();
     left.extend(text(&groups.unwrap().stdout).lines().map(str::to_owned));
     let tables = text(&Command::new("nft").args(["list", "tables"]).output().unwrap().stdout);
     let table = format!("hokku_{}", name.replace('-', "_"));
@@ -290,7 +308,8 @@ pub fn request(to: SocketAddr, text: &str) -> std::io::Result<Response> {
     stream.write_all(text.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    parse(&answer).ok_or_else(|| std::io::Error::other(format!("no HTTP answer: {:?}", String::from_utf8_lossy(&answer))))
+    parse(&answer)
+        .ok_or_else(|| std::io::Error::other(format!("no HTTP answer: {:?}", String::from_utf8_lossy(&answer))))
 }
 
 fn parse(answer: &[u8]) -> Option<Response> {

@@ -55,8 +55,14 @@ fn an_inline_buildpack_has_the_whole_classic_api() {
     // A failed build leaves the cache as the last good one left it, the ref unmoved and the old release serving.
     repository.write("fail", "").commit("fails");
     let output = hokku.push(&repository).expect_rejection();
-    assert!(output.contains("Build number 2 with this cache") && output.contains("The file 'fail' is there"), "{output}");
-    assert_eq!(repository.run(&["ls-remote", "hokku", "main"]).split_whitespace().next(), Some(repository.run(&["rev-parse", "HEAD~1"]).trim()));
+    assert!(
+        output.contains("Build number 2 with this cache") && output.contains("The file 'fail' is there"),
+        "{output}"
+    );
+    assert_eq!(
+        repository.run(&["ls-remote", "hokku", "main"]).split_whitespace().next(),
+        Some(repository.run(&["rev-parse", "HEAD~1"]).trim())
+    );
     assert_eq!(hokku.get("inline", "/").status, 200);
     std::fs::remove_file(repository.path().join("fail")).unwrap();
     repository.commit("mended");
@@ -79,7 +85,14 @@ fn a_directory_and_a_tarball_deploy_without_git() {
     let directory = repository.path().to_str().unwrap();
     hokku.ok(&["deploy", directory, "-a", "tarred"]);
     assert_eq!(hokku.get("tarred", "/").status, 200);
-    assert!(std::process::Command::new("tar").args(["czf", "source.tgz", "server.js", "Procfile", "bin"]).current_dir(directory).status().unwrap().success());
+    assert!(
+        std::process::Command::new("tar")
+            .args(["czf", "source.tgz", "server.js", "Procfile", "bin"])
+            .current_dir(directory)
+            .status()
+            .unwrap()
+            .success()
+    );
     let tarball = std::fs::File::open(repository.path().join("source.tgz")).unwrap();
     let output = hokku.command(&["deploy", "-", "-a", "tarred"]).stdin(tarball).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -111,7 +124,11 @@ fn what_was_pushed_can_be_cloned() {
     let helper = helper.trim().split_once(' ').unwrap();
     let clone = tempfile::tempdir().unwrap();
     let mut git = repository.git(&["-c", &format!("{}={}", helper.0, helper.1), "clone", "-q", url.trim()]);
-    let path = format!("{}:{}", std::path::Path::new(env!("CARGO_BIN_EXE_hokku")).parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let path = format!(
+        "{}:{}",
+        std::path::Path::new(env!("CARGO_BIN_EXE_hokku")).parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
     let output = git.arg(clone.path()).env("PATH", path).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(clone.path().join("server.js").exists());
@@ -126,7 +143,8 @@ fn a_hanging_build_is_cancelled_and_leaves_nothing() {
     let mut lines = BufReader::new(push.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains("Hanging")), "{}", hokku.server_log());
     // Ctrl-C in the pusher's terminal ends git; the build ends with it.
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(push.id().cast_signed()), nix::sys::signal::Signal::SIGINT).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(push.id().cast_signed()), nix::sys::signal::Signal::SIGINT)
+        .unwrap();
     push.wait().unwrap();
     let failed = || {
         let builds = hokku.json(&["builds", "--json", "-a", "hangs"]);
@@ -155,8 +173,12 @@ fn two_pushes_to_one_app_queue() {
     assert!(lines.any(|line| line.contains("Hanging")));
     let other = Repository::of("echo");
     let directory = other.path().to_str().unwrap().to_owned();
-    let mut second =
-        hokku.command(&["deploy", &directory, "-a", "queued"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut second = hokku
+        .command(&["deploy", &directory, "-a", "queued"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let builds = || hokku.json(&["builds", "--json", "-a", "queued"]).as_array().unwrap().clone();
     wait_for("the second build", || (builds().len() == 2).then_some(()));
     first.kill().unwrap();

@@ -56,7 +56,8 @@ fn rollback_restores_code_and_config() {
     wait_for("the old code", || hokku.get("back", "/").body.contains("version one").then_some(()));
     assert_eq!(hokku.get("back", "/env/COLOUR").body, "");
     let releases = hokku.json(&["releases", "--json", "-a", "back"]);
-    let descriptions: Vec<&str> = releases.as_array().unwrap().iter().map(|r| r["description"].as_str().unwrap()).collect();
+    let descriptions: Vec<&str> =
+        releases.as_array().unwrap().iter().map(|r| r["description"].as_str().unwrap()).collect();
     assert_eq!(descriptions[0], "Rollback to v3");
     assert_eq!(descriptions[2], "Set COLOUR config vars");
     assert_eq!(&descriptions[4..], ["Enable Logplex", "Initial release"]);
@@ -69,7 +70,9 @@ fn rollback_restores_code_and_config() {
 fn the_release_phase_decides() {
     let hokku = Hokku::start();
     let repository = hokku.app("phased", "echo");
-    repository.write("Procfile", "web: node server.js\nrelease: echo migrating with $COLOUR; exit ${PHASE:-0}\n").commit("phase");
+    repository
+        .write("Procfile", "web: node server.js\nrelease: echo migrating with $COLOUR; exit ${PHASE:-0}\n")
+        .commit("phase");
     let output = hokku.push(&repository).expect_success();
     assert!(output.contains("migrating with"), "{output}");
     hokku.ok(&["config:set", "PHASE=9", "COLOUR=red", "-a", "phased"]);
@@ -110,7 +113,11 @@ fn scaling_and_restarting() {
 
     let ids = |kind: &str| -> Vec<String> {
         let dynos = hokku.dynos("scaled");
-        dynos.iter().filter(|d| d["type"] == kind && d["state"] == "up").map(|d| d["id"].as_str().unwrap().to_owned()).collect()
+        dynos
+            .iter()
+            .filter(|d| d["type"] == kind && d["state"] == "up")
+            .map(|d| d["id"].as_str().unwrap().to_owned())
+            .collect()
     };
     let (web, worker) = (ids("web"), ids("worker"));
     hokku.ok(&["ps:restart", "worker", "-a", "scaled"]);
@@ -151,7 +158,12 @@ fn config_vars_are_sealed_and_appear_nowhere() {
     let secret = "S3CRET-0f1e2d3c4b5a";
     hokku.ok(&["config:set", &format!("TOKEN={secret}"), "-a", "sealed"]);
     wait_for("the new release", || (hokku.get("sealed", "/env/TOKEN").body == secret).then_some(()));
-    let found = std::process::Command::new("grep").args(["-rlaF", secret]).arg(hokku.root()).arg(hokku.run_dir()).output().unwrap();
+    let found = std::process::Command::new("grep")
+        .args(["-rlaF", secret])
+        .arg(hokku.root())
+        .arg(hokku.run_dir())
+        .output()
+        .unwrap();
     assert_eq!(crate::hokku::text(&found.stdout), "", "the value is on the disk");
     let processes = std::process::Command::new("sh")
         .args(["-c", "for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $f 2>/dev/null; echo; done"])

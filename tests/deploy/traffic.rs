@@ -69,7 +69,11 @@ impl Load {
 }
 
 /// One request on a connection that is kept; a server may close an idle one, never one with a request on it.
-fn exchange(connection: &mut Option<BufReader<TcpStream>>, to: SocketAddr, text: &str) -> std::io::Result<(u16, String)> {
+fn exchange(
+    connection: &mut Option<BufReader<TcpStream>>,
+    to: SocketAddr,
+    text: &str,
+) -> std::io::Result<(u16, String)> {
     if connection.is_none() {
         let stream = TcpStream::connect(to)?;
         stream.set_nodelay(true)?;
@@ -168,13 +172,8 @@ fn nothing_is_lost_while_releases_come_and_go() {
     hokku.push(&repository).expect_success();
     assert!(hokku.get("busy", "/").body.starts_with("version 2"), "the new code answers as soon as the push has ended");
     assert_eq!(socket.say("after"), "after", "a WebSocket outlives the release it began under");
-    let changes: [&[&str]; 5] = [
-        &["config:set", "A=1"],
-        &["ps:scale", "web=2"],
-        &["ps:restart"],
-        &["rollback", "v3"],
-        &["ps:scale", "web=1"],
-    ];
+    let changes: [&[&str]; 5] =
+        [&["config:set", "A=1"], &["ps:scale", "web=2"], &["ps:restart"], &["rollback", "v3"], &["ps:scale", "web=1"]];
     for change in changes {
         hokku.ok(&[change, &["-a", "busy"]].concat());
         wait_for("the change to be made", || {
@@ -191,7 +190,9 @@ fn nothing_is_lost_while_releases_come_and_go() {
 
     let (sent, failures) = load.end();
     assert_eq!(failures, Vec::<String>::new(), "of {sent} requests");
-    wait_for("the access log to have every request", || (logged.load(Ordering::Relaxed) - warm_up >= sent).then_some(()));
+    wait_for("the access log to have every request", || {
+        (logged.load(Ordering::Relaxed) - warm_up >= sent).then_some(())
+    });
     assert_eq!(logged.load(Ordering::Relaxed) - warm_up, sent, "the client and the access log disagree");
     tail.kill().unwrap();
     tail.wait().unwrap();
@@ -227,7 +228,9 @@ fn requests_carry_what_herokus_router_adds() {
     let hokku = Hokku::start();
     let _repository = hokku.serving("headers");
     let headers: serde_json::Value = serde_json::from_str(&hokku.get("headers", "/headers").body).unwrap();
-    for (name, value) in [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-proto", "http"), ("host", "headers.localhost")] {
+    for (name, value) in
+        [("x-forwarded-for", "127.0.0.1"), ("x-forwarded-proto", "http"), ("host", "headers.localhost")]
+    {
         assert_eq!(headers[name], value, "{name}");
     }
     assert_eq!(headers["x-forwarded-port"], hokku.router.port().to_string());

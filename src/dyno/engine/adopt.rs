@@ -92,12 +92,7 @@ fn output(shared: &Shared, id: DynoId, labels: &Labels, dir: &Path) -> Result<Ou
 }
 
 /// Whether it is ready, or what it still has to do to be.
-fn readiness(
-    labels: &Labels,
-    plan: &Plan,
-    addr: Option<SocketAddr>,
-    dir: &Path,
-) -> (Option<What>, Option<Probe>) {
+fn readiness(labels: &Labels, plan: &Plan, addr: Option<SocketAddr>, dir: &Path) -> (Option<What>, Option<Probe>) {
     let Some(addr) = addr else { return (Some(What::Ready { addr: None }), None) };
     if record::was_ready(dir) {
         return (Some(What::Ready { addr: Some(addr) }), None);

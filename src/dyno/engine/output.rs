@@ -112,7 +112,8 @@ impl Output {
         {
             let line = overflow(count, since);
             let origin = Some((self.id, self.ring.next_number()));
-            let frame = LogFrame { at: Timestamp::now(), source: Source::Heroku, process: self.name.clone(), line, origin };
+            let frame =
+                LogFrame { at: Timestamp::now(), source: Source::Heroku, process: self.name.clone(), line, origin };
             self.hub.write(self.app, frame);
         }
     }

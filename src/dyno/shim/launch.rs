@@ -13,7 +13,7 @@ use crate::sys::process::{self, Child, Fork, SingleThreaded};
 use crate::sys::userns::{self, Mapping};
 use crate::sys::{fd, seccomp};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
-use rustix::fs::{Gid, OFlags, Uid};
+use rustix::fs::{Gid, Uid};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::{self, File};
 use std::io;
@@ -56,7 +56,6 @@ impl Walls {
         if let Some(slot) = self.link {
             let _ = crate::dyno::network::release(&self.instance, slot);
         }
-        let _ = fs::remove_dir(self.bundle.join(record::ROOTFS));
         let _ = fs::remove_file(self.bundle.join(record::SOCKET));
     }
 }
@@ -81,7 +80,8 @@ pub(super) fn launch(
     let walls = Walls { group, instance: instance.clone(), link, bundle };
     match start(single, &walls.group, &spec, &request, filter.as_ref(), &ring, namespace) {
         Ok(started) => {
-            let limit = spec::number(&spec, spec::TIME_LIMIT).map(|millis| Instant::now() + Duration::from_millis(millis));
+            let limit =
+                spec::number(&spec, spec::TIME_LIMIT).map(|millis| Instant::now() + Duration::from_millis(millis));
             let Started { child, stdin, stdout, stderr, terminal } = started;
             Ok(Running { walls, ring, stdio: request.stdio, listener, child, stdin, stdout, stderr, terminal, limit })
         }
@@ -94,7 +94,8 @@ pub(super) fn launch(
 
 fn filter(spec: &Spec) -> Result<Option<seccomp::Program>, StepError> {
     let Some(policy) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) else { return Ok(None) };
-    let policy = policy::read(policy).map_err(|error| StepError::new("read the system call policy", "seccomp", error))?;
+    let policy =
+        policy::read(policy).map_err(|error| StepError::new("read the system call policy", "seccomp", error))?;
     Ok(Some(seccomp::compile(&policy)))
 }
 
@@ -132,13 +133,17 @@ fn group(spec: &Spec) -> Result<Group, StepError> {
     let resources = linux.and_then(|linux| linux.resources().as_ref()).ok_or_else(|| wrong("there are no limits"))?;
     let memory = resources.memory().as_ref().and_then(|memory| memory.swap().or(memory.limit()));
     let cpu = resources.cpu().as_ref();
-    let percent = |quota: i64, period: u64| u32::try_from(quota * 100 / i64::try_from(period).unwrap_or(i64::MAX).max(1)).ok();
+    let percent =
+        |quota: i64, period: u64| u32::try_from(quota * 100 / i64::try_from(period).unwrap_or(i64::MAX).max(1)).ok();
     let limits = GroupLimits {
         memory_max: memory.and_then(|limit| u64::try_from(limit).ok()).ok_or_else(|| wrong("memory is not limited"))?,
         memory_high: None,
         cpu_shares: cpu.and_then(|cpu| cpu.shares()).unwrap_or(1024) * 100 / 1024,
         cpu_quota_percent: cpu.and_then(|cpu| cpu.quota().zip(cpu.period())).and_then(|(q, p)| percent(q, p)),
-        pids: resources.pids().as_ref().and_then(|pids| u64::try_from(pids.limit()).ok())
+        pids: resources
+            .pids()
+            .as_ref()
+            .and_then(|pids| u64::try_from(pids.limit()).ok())
             .ok_or_else(|| wrong("processes are not limited"))?,
     };
     let made = Hierarchy::detect().and_then(|hierarchy| Group::create(&hierarchy, parent, name, &limits));
@@ -172,19 +177,17 @@ fn start(
     let mappings = mappings(spec);
     let owner = mappings.first().map_or(0, |mapping| mapping.outside) + spec::USER;
     let [ours, theirs] = pipes(request.stdio, owner)?;
-    let (socket, init_socket) = step("make a socket", "init", rustix::net::socketpair(
-        AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None,
-    ))?;
-    let rootfs = request.bundle.join(record::ROOTFS);
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(&rootfs, flags, rustix::fs::Mode::empty());
-    let rootfs = step("open the root's place", rootfs.display(), opened)?;
+    let (socket, init_socket) = step(
+        "make a socket",
+        "init",
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None),
+    )?;
     let child = match clone(single, group, spec, network)? {
         Fork::Child => {
             drop((socket, ours));
             let (env, files, stdio) = (&request.env, &request.files, request.stdio);
             let socket = init_socket;
-            init::run(Init { single, spec, env, files, filter, group, ring, rootfs: rootfs.as_fd(), socket, stdio, pipes: theirs })
+            init::run(Init { single, spec, env, files, filter, group, ring, socket, stdio, pipes: theirs })
         }
         Fork::Parent(child) => child,
     };
@@ -315,11 +318,7 @@ fn bring_up(
 }
 
 /// Detached copies of everything of the host's that the dyno will see, each with where it belongs.
-fn mounts(
-    spec: &Spec,
-    group: &Group,
-    mapping: Option<BorrowedFd<'_>>,
-) -> Result<Vec<(PathBuf, OwnedFd)>, StepError> {
+fn mounts(spec: &Spec, group: &Group, mapping: Option<BorrowedFd<'_>>) -> Result<Vec<(PathBuf, OwnedFd)>, StepError> {
     let mut made = Vec::new();
     for entry in spec.mounts().iter().flatten() {
         let options = entry.options().as_deref().unwrap_or_default();

@@ -433,7 +433,8 @@ impl<'a> Watch<'a> {
     fn over(&mut self) -> Option<Ended> {
         let (ended, at) = self.ended?;
         let patient = at.elapsed() < PATIENCE;
-        let reading = !self.sources.is_empty() && (!self.is_attached_kind() || self.client().is_some() || !self.was_attached);
+        let reading =
+            !self.sources.is_empty() && (!self.is_attached_kind() || self.client().is_some() || !self.was_attached);
         if patient && (reading || !self.held.is_empty()) {
             return None;
         }

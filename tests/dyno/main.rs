@@ -1,0 +1,5 @@
+//! Dynos on the real kernel. Needs root.
+
+mod life;
+mod recovery;
+mod stage;

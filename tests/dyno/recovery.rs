@@ -1,0 +1,167 @@
+//! Servers, launchers and shims that die.
+
+use super::stage::{Stage, eventually};
+use hokku::domain::dyno::DynoId;
+use hokku::dyno::{Io, Ready, What};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs;
+use std::time::Duration;
+
+/// The process on the host that is the parent of the dyno's pid 1.
+fn shim(stage: &Stage, id: DynoId) -> i32 {
+    let parent = |pid: i32| -> i32 {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("PPid:")).unwrap();
+        line[5..].trim().parse().unwrap()
+    };
+    let inside = stage.processes(id);
+    let outside: Vec<i32> = inside.iter().map(|pid| parent(*pid)).filter(|pid| !inside.contains(pid)).collect();
+    assert_eq!(outside.len(), 1, "{inside:?} {outside:?}");
+    outside[0]
+}
+
+fn kill(pid: i32) {
+    let pidfd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+    pidfd_send_signal(pidfd, Signal::KILL).unwrap();
+}
+
+const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.002; done";
+
+#[tokio::test]
+async fn no_line_is_lost_or_doubled_over_servers_that_die() {
+    let mut stage = Stage::new().await;
+    let id = stage.launch(stage.body(&["sh", "-c", COUNT]), Ready::Started, Io::Log);
+    stage.logged("10").await;
+    let before = stage.processes(id);
+    for round in 0..3 {
+        stage.stop_engine().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stage.start_engine().await;
+        assert_eq!(stage.found.len(), 1);
+        assert_eq!((stage.found[0].id, stage.found[0].exit), (id, None));
+        stage.event(id, |what| matches!(what, What::Ready { .. })).await;
+        let lines = stage.log().len();
+        eventually("more lines", || stage.log().len() > lines + 20).await;
+        assert_eq!(stage.processes(id)[..2], before[..2], "restarted in round {round}");
+    }
+    stage.dynos().stop(id, Duration::from_secs(30));
+    stage.exit(id).await;
+    let numbers: Vec<usize> = stage.log().iter().map(|frame| frame.line.parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_exit_of_a_dyno_that_died_meanwhile_is_known() {
+    let mut stage = Stage::new().await;
+    let gate = stage.instance.root.join("gate");
+    fs::create_dir(&gate).unwrap();
+    let mut body =
+        stage.body(&["sh", "-c", "echo up; while [ ! -e /gate/open ]; do sleep 0.05; done; echo bye; exit 42"]);
+    body.binds.push(hokku::dyno::Mount { source: gate.clone(), target: "/gate".into(), read_only: true });
+    let id = stage.launch(body, Ready::Started, Io::Log);
+    stage.logged("up").await;
+    stage.stop_engine().await;
+    fs::write(gate.join("open"), "").unwrap();
+    eventually("it has ended", || !stage.instance.dyno_dir(id).join("shim.sock").exists()).await;
+    stage.start_engine().await;
+    assert_eq!(stage.found[0].exit.unwrap().code, 42);
+    assert_eq!(stage.log().last().unwrap().line, "bye");
+    stage.dynos().forget(id);
+    eventually("its record is gone", || !stage.instance.dyno_dir(id).exists()).await;
+}
+
+#[tokio::test]
+async fn a_full_ring_is_said_with_the_exact_count() {
+    let mut stage = Stage::new().await;
+    let gate = stage.instance.root.join("gate");
+    fs::create_dir(&gate).unwrap();
+    fs::set_permissions(&gate, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let script = "echo up; while [ ! -e /gate/open ]; do sleep 0.05; done; seq 1 60000; touch /gate/printed; \
+                  while [ -e /gate/open ]; do sleep 0.05; done; echo after";
+    let mut body = stage.body(&["bash", "-c", script]);
+    body.binds.push(hokku::dyno::Mount { source: gate.clone(), target: "/gate".into(), read_only: false });
+    let id = stage.launch(body, Ready::Started, Io::Log);
+    stage.logged("up").await;
+    stage.stop_engine().await;
+    fs::write(gate.join("open"), "").unwrap();
+    eventually("printed", || gate.join("printed").exists()).await;
+    stage.start_engine().await;
+    fs::remove_file(gate.join("open")).unwrap();
+    stage.exit(id).await;
+    let log = stage.log();
+    let gaps: Vec<&str> = log.iter().map(|frame| frame.line.as_str()).filter(|line| line.contains("L12")).collect();
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    let dropped: usize = gaps[0].split(' ').find_map(|word| word.parse().ok()).unwrap();
+    assert!(dropped > 0);
+    let numbers = log.iter().filter(|frame| frame.line.parse::<u32>().is_ok()).count();
+    assert_eq!(numbers + dropped, 60_000);
+    assert_eq!(log.last().unwrap().line, "after");
+}
+
+#[tokio::test]
+async fn lines_that_must_not_be_lost_make_the_program_wait() {
+    let mut stage = Stage::new().await;
+    let ran = stage.run(stage.body(&["seq", "1", "200000"])).await;
+    assert_eq!(ran.output.len(), 200_000);
+    assert!(ran.output.iter().enumerate().all(|(at, line)| line.parse() == Ok(at + 1)));
+}
+
+#[tokio::test]
+async fn a_killed_shim_takes_its_dyno_along_and_leaves_nothing() {
+    let mut stage = Stage::new().await;
+    let mut body = stage.body(&["sh", "-c", "echo up; sleep 1000 & sleep 1000"]);
+    body.network = true;
+    let id = stage.launch(body, Ready::Started, Io::Log);
+    stage.logged("up").await;
+    kill(shim(&stage, id));
+    let exit = stage.exit(id).await;
+    assert_eq!((exit.code, exit.signal), (137, Some(9)));
+    assert!(stage.processes(id).is_empty());
+    assert!(!stage.group(id).v2_dir().is_some_and(|_| true));
+    assert!(!stage.traces().iter().any(|trace| *trace == id.to_string()), "{:?}", stage.traces());
+}
+
+#[tokio::test]
+async fn a_shim_killed_while_no_server_looked_is_cleared_away() {
+    let mut stage = Stage::new().await;
+    let id = stage.launch(stage.body(&["sh", "-c", "echo up; sleep 1000"]), Ready::Started, Io::Log);
+    stage.logged("up").await;
+    stage.stop_engine().await;
+    let inside = stage.processes(id);
+    kill(shim(&stage, id));
+    eventually("the dyno is gone", || inside.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()))
+        .await;
+    stage.start_engine().await;
+    assert_eq!(stage.found[0].exit.unwrap().code, 137);
+    assert!(!stage.traces().iter().any(|trace| *trace == id.to_string()), "{:?}", stage.traces());
+}
+
+#[tokio::test]
+async fn the_launcher_is_replaced_when_it_dies_and_dynos_do_not_notice() {
+    let mut stage = Stage::new().await;
+    let first = stage.launch(stage.body(&["sh", "-c", "echo up; sleep 1000"]), Ready::Started, Io::Log);
+    stage.logged("up").await;
+    let shim = shim(&stage, first);
+    let status = fs::read_to_string(format!("/proc/{shim}/status")).unwrap();
+    let launcher = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    kill(launcher);
+    assert_eq!(stage.shell("exit 6").await.exit.code, 6);
+    assert!(!stage.processes(first).is_empty());
+    stage.dynos().kill(first);
+    stage.exit(first).await;
+}
+
+#[tokio::test]
+async fn going_down_leaves_no_trace() {
+    let mut stage = Stage::new().await;
+    let mut body = stage.body(&["sh", "-c", "trap '' TERM HUP; echo up; sleep 1000 & sleep 1000"]);
+    body.network = true;
+    let id = stage.launch(body, Ready::Started, Io::Log);
+    stage.logged("up").await;
+    let inside = stage.processes(id);
+    stage.stop_engine().await;
+    hokku::dyno::destroy(&stage.instance).await.unwrap();
+    assert!(!stage.instance.run.exists());
+    assert!(stage.traces().is_empty(), "{:?}", stage.traces());
+    assert!(inside.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()));
+}
