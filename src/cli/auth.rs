@@ -33,8 +33,8 @@ pub(super) async fn make_token(client: &Client, description: &str, seconds: u64)
 
 /// Print a token for the API
 ///
-/// With HOKKU_API_KEY set it is that one. As root on the server's box a new one is made; whoever has it may do everything
-/// on this server, so keep it to yourself.
+/// For a server that is found by HOKKU_HOST it is the one in HOKKU_API_KEY. As root on the server's box a new one is made;
+/// whoever has it may do everything on this server, so keep it to yourself.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   $ export HOKKU_HOST=http://127.0.0.1:5000 HOKKU_API_KEY=$(sudo hokku auth:token)

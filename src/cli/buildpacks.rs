@@ -211,7 +211,8 @@ fn changed(ctx: &Context, app: &str, verb: &str, urls: &[String]) -> Result<(), 
         }
     }
     if !urls.is_empty() {
-        ctx.out.say("Run git push hokku main to create a new release using them.");
+        let these = if urls.len() == 1 { "this buildpack" } else { "these buildpacks" };
+        ctx.out.say(format_args!("Run git push hokku main to create a new release using {these}."));
     }
     Ok(())
 }
