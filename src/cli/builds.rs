@@ -228,12 +228,11 @@ pub(super) struct Output {
 
 pub(super) async fn output(ctx: &Context, args: Output) -> Result<(), Failure> {
     let (client, app) = (ctx.client()?, ctx.app(&args.which.app)?);
-    let build = match &args.which.id {
-        Some(id) => client.get(&Context::path(&app, &format!("/builds/{}", client::segment(id)))).await?,
-        None => {
-            let newest = newest_first(&client, &app).await?.into_iter().next();
-            parse(&newest.ok_or_else(|| Failure::new(format!("{} has no builds", plain(&app))))?)?
-        }
+    let build = if let Some(id) = &args.which.id {
+        client.get(&Context::path(&app, &format!("/builds/{}", client::segment(id)))).await?
+    } else {
+        let newest = newest_first(&client, &app).await?.into_iter().next();
+        parse(&newest.ok_or_else(|| Failure::new(format!("{} has no builds", plain(&app))))?)?
     };
     let mut output = client.build_output(&build).await?;
     while let Some(bytes) = output.next().await? {

@@ -78,7 +78,7 @@ pub(super) struct Help {
     command: Option<String>,
 }
 
-pub(super) fn help(out: &Output, mut program: Command, args: &Help) -> Result<(), Failure> {
+pub(super) fn help(out: Output, mut program: Command, args: &Help) -> Result<(), Failure> {
     program.build();
     let Some(name) = &args.command else {
         return out.bytes(program.render_help().to_string().as_bytes());
@@ -112,7 +112,7 @@ pub(super) struct Completions {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn completions(out: &Output, mut program: Command, args: &Completions) -> Result<(), Failure> {
+pub(super) fn completions(out: Output, mut program: Command, args: &Completions) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut program, "hokku", &mut script);
     if args.shell == clap_complete::Shell::Bash {
@@ -137,7 +137,7 @@ pub(super) struct ManPage {
     dir: Option<PathBuf>,
 }
 
-pub(super) fn man(out: &Output, mut program: Command, args: &ManPage) -> Result<(), Failure> {
+pub(super) fn man(out: Output, mut program: Command, args: &ManPage) -> Result<(), Failure> {
     program.build();
     if let Some(dir) = &args.dir {
         return write_pages(program, dir);

@@ -150,7 +150,6 @@ async fn answer(State(script): State<Arc<Script>>, mut request: Request) -> Resp
     let answer = script.answers.lock().unwrap().get(&key).cloned();
     let attach = matches!(answer, Some(Answer::Attach(_)));
     let upgrade = attach.then(|| hyper::upgrade::on(&mut request));
-    // Logged before the body is there, so that a test sees a request whose body never ends.
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let upload = matches!(answer, Some(Answer::Upload));
     script.asked.lock().unwrap().push(describe(&key, &headers, if upload { b"" } else { &body }));
