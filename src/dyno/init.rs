@@ -24,6 +24,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// Where the root is put together.
+const STAGE: &str = "/tmp";
+
 /// Where the overlay's layers are handed over: `layer:0` is the topmost.
 pub(super) const LAYER: &str = "layer:";
 
@@ -232,11 +235,13 @@ fn overlay(words: &Words<'_>, handed: &mut Vec<(PathBuf, OwnedFd)>) -> Result<Ow
     let attributes = Attributes { nosuid: true, nodev: true, ..Attributes::default() };
     let options = [("size", Some(size)), ("mode", Some("755"))];
     let staging = step("make the writable layer", "tmpfs", mount::make("tmpfs", &options, attributes))?;
-    // On top of the host's root, in this namespace only: a directory that surely is there and can be entered.
-    let top = step("open the root", "/", rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?;
-    step("place the writable layer", "/", mount::attach(&staging, top))?;
+    // In this namespace only, on a directory that surely is there and can be entered. Not on the root itself: what is
+    // stacked there would come off in place of the host's tree after the pivot.
+    let stage =
+        step("open a directory", STAGE, rustix::fs::open(STAGE, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?;
+    step("place the writable layer", STAGE, mount::attach(&staging, stage))?;
     // Layers and work directories are named to overlayfs by short names from here.
-    step("go to the writable layer", "/", rustix::process::fchdir(&staging))?;
+    step("go to the writable layer", STAGE, rustix::process::fchdir(&staging))?;
     for name in ["upper", "work", "root"] {
         step("make a directory", name, fs::create_dir(name))?;
     }

@@ -121,9 +121,10 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     let api_addr = api.local_addr()?;
     let socket = unix_listener(&instance)?;
     let git = git::routes(&control).context("can't listen for git's hooks")?;
+    let routes = api::routes(control).merge(git);
     let serving = [
-        tokio::spawn(api::serve_unix(socket, control.clone(), git.clone())),
-        tokio::spawn(api::serve_tcp(api, control, git)),
+        tokio::spawn(api::serve_unix(socket, routes.clone(), closing.clone())),
+        tokio::spawn(api::serve_tcp(api, routes, closing.clone())),
     ];
     Record::new(&instance, api_addr, router_addr, &domain).write()?;
     announce(&instance, api_addr, router_addr, &domain)?;
@@ -148,7 +149,7 @@ pub fn down(root: &Path, name: Option<&InstanceName>, purge: bool) -> anyhow::Re
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         if let Some(instance) = registered(root, name)? {
             stop_server(&instance).await?;
-            Router::stop(&instance).await;
+            Router::stop(&instance).await?;
             dyno::destroy(&instance).await?;
         }
         for file in ["instance.json", "lock"] {

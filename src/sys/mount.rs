@@ -134,5 +134,12 @@ pub fn pivot(root: impl AsFd) -> io::Result<()> {
     // The old root is stacked on the new one and taken off from above: pivot_root(2), "pivot_root(".", ".")".
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
-    Ok(rustix::process::chdir("/")?)
+    rustix::process::chdir("/")?;
+    // Whatever is still stacked on the new root would be entered by "..".
+    let (root, above) = (rustix::fs::stat("/")?, rustix::fs::stat("/..")?);
+    if (root.st_dev, root.st_ino) == (above.st_dev, above.st_ino) {
+        Ok(())
+    } else {
+        Err(io::Error::other("something of the old root is still there"))
+    }
 }

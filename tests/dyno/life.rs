@@ -258,7 +258,9 @@ async fn pipes_carry_input_output_and_status() {
     client.send(Frame::StdinEnd).await;
     let (printed, last) = client.read_until("").await;
     assert_eq!(last, Some(Frame::Exit(5)));
-    assert_eq!(printed, "X".repeat(300_000) + "err\n");
+    // Which of the two is read first is anybody's guess.
+    assert_eq!(printed.replace("err\n", ""), "X".repeat(300_000));
+    assert!(printed.contains("err\n"));
     assert_eq!(stage.exit(id).await.code, 5);
     assert!(stage.log().is_empty());
 }

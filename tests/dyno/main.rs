@@ -2,4 +2,6 @@
 
 mod life;
 mod recovery;
+mod snapshot;
 mod stage;
+mod walls;

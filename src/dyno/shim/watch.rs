@@ -28,14 +28,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What one read takes at most, and so the most that a ring without room makes wait.
 const CHUNK: usize = 16 * 1024;
 
-/// Stays with the dyno until it has ended, and tells how.
-pub(super) fn watch(running: &mut Running, control: Option<&UnixStream>) -> Ended {
+/// Stays with the dyno until it has ended, and tells how, and whether it had run out of memory.
+pub(super) fn watch(running: &mut Running, control: Option<&UnixStream>) -> (Ended, bool) {
     let mut watch = Watch::new(running, control);
     loop {
         let happened = watch.wait();
         watch.handle(&happened);
         if let Some(ended) = watch.over() {
-            return ended;
+            return (ended, watch.out_of_memory);
         }
     }
 }
@@ -70,6 +70,7 @@ struct Watch<'a> {
     ended: Option<(Ended, Instant)>,
     started: Instant,
     oom: Option<OwnedFd>,
+    out_of_memory: bool,
     signals: Option<SignalFd>,
     /// Lines that are not in the ring yet.
     held: VecDeque<(Stream, i64, Vec<u8>)>,
@@ -93,8 +94,8 @@ impl<'a> Watch<'a> {
         let source = |fd: Option<OwnedFd>, stream| fd.map(|fd| Source { fd, stream, lines: Lines::default() });
         let terminal = running.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok());
         let sources = [
-            source(running.stdout.take(), Stream::Stdout),
             source(running.stderr.take(), Stream::Stderr),
+            source(running.stdout.take(), Stream::Stdout),
             source(terminal, Stream::Stdout),
         ];
         let oom = running.walls.group.oom_eventfd().ok().flatten();
@@ -111,6 +112,7 @@ impl<'a> Watch<'a> {
             ended: None,
             started: Instant::now(),
             oom,
+            out_of_memory: false,
             signals: if by_hand { catch_signals() } else { None },
             held: VecDeque::new(),
             exit_said: false,
@@ -227,15 +229,11 @@ impl<'a> Watch<'a> {
     }
 
     fn out_of_memory(&mut self) {
-        if let Some(oom) = &self.oom {
-            let mut counter = [0; 8];
-            let _ = rustix::io::read(oom, &mut counter);
-        }
-        // Version 1 kills one process of the group; a dyno that lost one of its own is in no state to go on.
-        if self.running.walls.group.oom_killed().unwrap_or(false) {
-            self.oom = None;
-            self.kill();
-        }
+        // Version 1 kills one process of the group, and tells so before it does; a dyno that loses one of its own is in
+        // no state to go on.
+        self.oom = None;
+        self.out_of_memory = true;
+        self.kill();
     }
 
     fn pass_signals_on(&mut self) {
