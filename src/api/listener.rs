@@ -1,6 +1,7 @@
 //! The listeners: connections of the Unix socket and of TCP, served until the server goes down.
 #![forbid(unsafe_code)]
 
+use crate::control::Control;
 use crate::control::tokens::Peer;
 use axum::Router;
 use axum::http::Request;
@@ -21,12 +22,13 @@ use tokio_util::task::TaskTracker;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Requests under way have this long to end when the server goes down.
-pub const FAREWELL: Duration = Duration::from_secs(5);
+const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Serves `routes` to whoever may open the socket's file; root needs no token. Ends at most [`FAREWELL`] after
-/// `closing`.
-pub async fn serve_unix(listener: UnixListener, routes: Router, closing: CancellationToken) {
-    let tasks = TaskTracker::new();
+/// Serves the API, and the routes `beside` it, to whoever may open the socket's file; root needs no token. Ends some
+/// seconds after `control` is told to close.
+pub async fn serve_unix(listener: UnixListener, control: Control, beside: Router) {
+    let (tasks, closing) = (TaskTracker::new(), control.closing.clone());
+    let routes = super::routes(control).merge(beside);
     while let Some(accepted) = until_closing(&closing, listener.accept()).await {
         match accepted {
             Ok((stream, _)) => {
@@ -40,8 +42,9 @@ pub async fn serve_unix(listener: UnixListener, routes: Router, closing: Cancell
 }
 
 /// The same over TCP, where everybody needs a token.
-pub async fn serve_tcp(listener: TcpListener, routes: Router, closing: CancellationToken) {
-    let tasks = TaskTracker::new();
+pub async fn serve_tcp(listener: TcpListener, control: Control, beside: Router) {
+    let (tasks, closing) = (TaskTracker::new(), control.closing.clone());
+    let routes = super::routes(control).merge(beside);
     while let Some(accepted) = until_closing(&closing, listener.accept()).await {
         match accepted {
             Ok((stream, _)) => {

@@ -30,13 +30,13 @@ mod slugs;
 mod sources;
 mod streams;
 
-pub use listener::{FAREWELL, serve_tcp, serve_unix};
+pub use listener::{serve_tcp, serve_unix};
 
 use crate::control::Control;
 use axum::{Router, middleware};
 
-/// Everything the API answers. The server merges the git routes into it.
-pub fn routes(control: Control) -> Router {
+/// Everything the API answers.
+fn routes(control: Control) -> Router {
     let with_token = Router::new()
         .merge(account::routes())
         .merge(apps::routes())
