@@ -4,6 +4,7 @@
 
 use super::network;
 use super::protocol::{self, Hello, Request, Stdio};
+use super::relay::Relay;
 use super::shim;
 use crate::domain::instance::Instance;
 use crate::sys::process::{self, Fork, SingleThreaded};
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 /// How often it looks whether its instance is still there.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+const DNS_PORT: u16 = 53;
 /// A server says what it wants at once.
 const HELLO_WITHIN: Duration = Duration::from_secs(2);
 
@@ -53,6 +55,9 @@ pub fn main(args: impl IntoIterator<Item = String>) -> Result<(), LauncherError>
     let null = OpenOptions::new().read(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(null).map_err(io::Error::from)?;
     process::forget_children();
+    if relay_names(&single, &instance)? {
+        return Ok(());
+    }
     match serve(&single, &instance, &listener)? {
         None => Ok(()),
         Some(Forked { connection, network }) => {
@@ -60,6 +65,18 @@ pub fn main(args: impl IntoIterator<Item = String>) -> Result<(), LauncherError>
             drop(listener);
             be_shim(&single, &instance, connection, network)
         }
+    }
+}
+
+/// Where only the host itself can reach its name server, a child of ours asks it for the dynos, for as long as the
+/// launcher lives. Whether this is that child.
+fn relay_names(single: &SingleThreaded, instance: &Instance) -> io::Result<bool> {
+    let Some(target) = network::relay_target() else { return Ok(false) };
+    let Fork::Child = process::fork(single)? else { return Ok(false) };
+    process::die_with_parent()?;
+    let _relay = Relay::start((instance.gateway(), DNS_PORT).into(), target)?;
+    loop {
+        std::thread::park();
     }
 }
 
