@@ -10,9 +10,11 @@ use crate::domain::instance::Instance;
 use crate::sys::process::{self, Fork, SingleThreaded};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -41,10 +43,10 @@ pub enum LauncherError {
 ///
 /// # Errors
 /// When it can't start.
-pub fn main(args: impl IntoIterator<Item = String>) -> Result<(), LauncherError> {
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherError> {
     let [instance] =
         args.into_iter().collect::<Vec<_>>().try_into().map_err(|_| LauncherError::Usage("launcher INSTANCE"))?;
-    let instance: Instance = serde_json::from_str(&instance)?;
+    let instance: Instance = serde_json::from_slice(instance.as_bytes())?;
     let single = SingleThreaded::claim()?;
     // Away from the server's session and group, so that what ends the server doesn't end this.
     let _ = rustix::process::setsid();
@@ -178,20 +180,20 @@ fn be_shim(
 ///
 /// # Errors
 /// When the dyno can't be launched.
-pub fn run(args: impl IntoIterator<Item = String>) -> Result<i32, LauncherError> {
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<i32, LauncherError> {
     const USAGE: LauncherError = LauncherError::Usage("dyno run --bundle DIR [--instance JSON]");
     let (mut bundle, mut instance) = (None, None);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--bundle" => bundle = args.next().map(PathBuf::from),
-            "--instance" => instance = args.next(),
+        match arg.to_str() {
+            Some("--bundle") => bundle = args.next().map(PathBuf::from),
+            Some("--instance") => instance = args.next(),
             _ => return Err(USAGE),
         }
     }
     let bundle = bundle.ok_or(USAGE)?.canonicalize()?;
     let instance = match instance {
-        Some(instance) => serde_json::from_str(&instance)?,
+        Some(instance) => serde_json::from_slice(instance.as_bytes())?,
         None => Instance::new(crate::domain::instance::InstanceName::default(), bundle.clone(), 0),
     };
     let single = SingleThreaded::claim()?;

@@ -3,6 +3,7 @@
 
 pub mod caps;
 pub mod cgroup;
+pub mod confine;
 pub mod fd;
 pub mod loopback;
 pub mod mount;
