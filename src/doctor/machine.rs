@@ -141,10 +141,10 @@ fn amount(bytes: u64) -> String {
 
 /// State of the running machine is kept there.
 pub(super) fn run() -> Check {
-    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
     let name = "/run";
     match rustix::fs::statfs("/run") {
-        Ok(stat) if i64::try_from(stat.f_type) == Ok(TMPFS_MAGIC) => Check::ok(name, "tmpfs"),
+        Ok(stat) if stat.f_type == TMPFS_MAGIC => Check::ok(name, "tmpfs"),
         Ok(_) => Check::ok(name, "not a tmpfs; what a former boot left there is told by its boot id"),
         Err(error) => Check::missing(name, told(&error), "create /run"),
     }

@@ -59,9 +59,9 @@ impl Check {
 pub fn examine(root: Option<&Path>) -> Vec<Check> {
     let root = root.unwrap_or(Path::new(DEFAULT_ROOT));
     let privileges = machine::privileges();
-    let privileged = privileges.status == Status::Ok;
+    let is_root = privileges.status == Status::Ok;
     let mut checks = vec![privileges, kernel::version(), kernel::seccomp()];
-    if privileged {
+    if is_root {
         checks.extend([kernel::user_namespaces(), kernel::overlay(), kernel::id_mapped_mounts(root)]);
         checks.extend(kernel::cgroups());
         checks.extend([kernel::network_namespaces(), firewall::nft()]);

@@ -1,4 +1,5 @@
 //! Which instances there are on this host: the register that gives each its number, from which its subnet, links, uids
+#![expect(clippy::missing_errors_doc, reason = "the error types say it")]
 //! and cgroups follow, so that several live side by side.
 //!
 //! The register is `/run/hokku/instances.json`, guarded by a lock on `/run/hokku/lock`. An entry is made when a server

@@ -1,4 +1,5 @@
 //! A dyno's network: its own namespace, joined to the host by a routed pair of links.
+#![expect(clippy::missing_errors_doc, reason = "the error type says it")]
 //!
 //! ```text
 //!  dyno's namespace                     host
@@ -145,7 +146,8 @@ pub fn prepare(instance: &Instance, slot: u16) -> Result<OwnedFd, NetworkError> 
     Ok(namespace)
 }
 
-/// Removes the link of the dyno in `slot`, if it is still there.
+/// Removes the link of the dyno in `slot`, if it is still there. The link goes by itself too, soon after its namespace;
+/// waiting for the kernel here (some 20 ms) is for who must know that it is gone.
 pub fn release(instance: &Instance, slot: u16) -> Result<(), NetworkError> {
     let name = instance.link(slot);
     let delete = || Netlink::open()?.delete_link(&name);

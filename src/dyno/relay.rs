@@ -30,7 +30,10 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Listens on port `listen.port()` of the gateway, which need not be an address of the host yet, and asks `target`.
+    /// Listens on `gateway`, which need not be an address of the host yet, and asks `target`.
+    ///
+    /// # Errors
+    /// The port is taken, or no thread can be had.
     pub fn start(gateway: SocketAddr, target: SocketAddr) -> io::Result<Self> {
         let udp = UdpSocket::from(bound(gateway, SocketType::DGRAM)?);
         let tcp = TcpListener::from(bound(gateway, SocketType::STREAM)?);
@@ -214,39 +217,49 @@ mod tests {
         address
     }
 
-    fn free_port() -> SocketAddr {
-        UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    /// Runs `test` with a gateway's port that nobody else can have: in a network of its own.
+    fn with_gateway(test: impl FnOnce(SocketAddr) + Send + 'static) {
+        let play = move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let mut netlink = crate::sys::netlink::Netlink::open().unwrap();
+            let lo = netlink.link("lo").unwrap().unwrap();
+            netlink.set_up(lo.index).unwrap();
+            test((Ipv4Addr::LOCALHOST, 53).into());
+        };
+        std::thread::spawn(play).join().unwrap();
     }
 
     #[test]
     fn questions_go_to_the_target_and_answers_to_who_asked() {
-        let gateway = free_port();
-        let _relay = Relay::start(gateway, backwards()).unwrap();
-        let clients: Vec<UdpSocket> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        for (number, client) in clients.iter().enumerate() {
-            client.set_read_timeout(Some(PATIENCE)).unwrap();
-            client.send_to(format!("ab{number}").as_bytes(), gateway).unwrap();
-        }
-        for (number, client) in clients.iter().enumerate() {
-            let mut answer = [0; 16];
-            let (length, from) = client.recv_from(&mut answer).unwrap();
-            assert_eq!((from, &answer[..length]), (gateway, format!("{number}ba").as_bytes()));
-        }
+        with_gateway(|gateway| {
+            let _relay = Relay::start(gateway, backwards()).unwrap();
+            let clients: Vec<UdpSocket> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+            for (number, client) in clients.iter().enumerate() {
+                client.set_read_timeout(Some(PATIENCE)).unwrap();
+                client.send_to(format!("ab{number}").as_bytes(), gateway).unwrap();
+            }
+            for (number, client) in clients.iter().enumerate() {
+                let mut answer = [0; 16];
+                let (length, from) = client.recv_from(&mut answer).unwrap();
+                assert_eq!((from, &answer[..length]), (gateway, format!("{number}ba").as_bytes()));
+            }
 
-        let mut tcp = TcpStream::connect(gateway).unwrap();
-        for question in [b"\0\x03abc", b"\0\x03xyz"] {
-            tcp.write_all(question).unwrap();
-            let mut answer = [0; 5];
-            tcp.read_exact(&mut answer).unwrap();
-            assert_eq!(answer, [0, 3, question[4], question[3], question[2]]);
-        }
+            let mut tcp = TcpStream::connect(gateway).unwrap();
+            for question in [b"\0\x03abc", b"\0\x03xyz"] {
+                tcp.write_all(question).unwrap();
+                let mut answer = [0; 5];
+                tcp.read_exact(&mut answer).unwrap();
+                assert_eq!(answer, [0, 3, question[4], question[3], question[2]]);
+            }
+        });
     }
 
     #[test]
     fn dropping_it_frees_the_port() {
-        let gateway = free_port();
-        let target = backwards();
-        drop(Relay::start(gateway, target).unwrap());
-        drop(Relay::start(gateway, target).unwrap());
+        with_gateway(|gateway| {
+            let target = backwards();
+            drop(Relay::start(gateway, target).unwrap());
+            drop(Relay::start(gateway, target).unwrap());
+        });
     }
 }

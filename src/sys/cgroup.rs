@@ -1,4 +1,5 @@
 //! Control groups: a group of processes with limits on memory, CPU and their number, that can be killed as one.
+#![expect(clippy::missing_errors_doc, reason = "errors are what the kernel says of a file, which they name")]
 //!
 //! Version 2 is the main road. Where controllers still sit on version 1 mounts (hybrid hosts), each gets its own
 //! directory, and an empty version 2 group beside them serves `CLONE_INTO_CGROUP` and `cgroup.kill`.
@@ -148,7 +149,7 @@ impl Hierarchy {
     }
 }
 
-/// A line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+/// A line of `/proc/self/mountinfo`, see proc(5).
 struct Mount<'a> {
     point: PathBuf,
     kind: &'a str,
@@ -557,10 +558,8 @@ fn limit_cpu(dir: &Path, v2: bool, limits: &GroupLimits) -> Result<(), CgroupErr
     let Some(percent) = limits.cpu_quota_percent else { return Ok(()) };
     let quota = u64::from(percent) * CPU_PERIOD / 100;
     // Version 1 takes the two values in two files, version 2 in one.
-    let (file, expected) = match v2 {
-        true => ("cpu.max", format!("{quota} {CPU_PERIOD}")),
-        false => ("cpu.cfs_quota_us", quota.to_string()),
-    };
+    let (file, expected) =
+        if v2 { ("cpu.max", format!("{quota} {CPU_PERIOD}")) } else { ("cpu.cfs_quota_us", quota.to_string()) };
     let path = dir.join(file);
     let period = v2.then_some(CPU_PERIOD);
     let set = cpu.set_cfs_quota_and_period(Some(signed(quota)), period);
@@ -627,10 +626,10 @@ fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
 }
 
 fn make_dir(path: &Path) -> Result<(), CgroupError> {
-    let make = || DirBuilder::new().mode(0o755).create(path);
-    let made = match make() {
+    let create = || DirBuilder::new().mode(0o755).create(path);
+    let made = match create() {
         // Left over by a crash: fine if no process is in it.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_dir(path).and_then(|()| make()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_dir(path).and_then(|()| create()),
         other => other,
     };
     made.map_err(|source| CgroupError::Make { path: path.into(), source })

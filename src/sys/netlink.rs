@@ -1,4 +1,5 @@
 //! Links, addresses and routes by rtnetlink(7): blocking, one request after the other, no allocation of threads.
+#![expect(clippy::missing_errors_doc, reason = "errors are the kernel's answers to the request")]
 //!
 //! A socket belongs to the network namespace that the thread was in when it was opened, and stays there: whoever opens
 //! one inside a new namespace can go home at once and work through the socket.
@@ -19,11 +20,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+const MAX_DATAGRAM: usize = 64 * 1024;
+
 /// A connection to the kernel's routing tables of one network namespace.
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
+    /// For one datagram; the kernel never sends a larger one.
+    answers: Vec<u8>,
 }
 
 /// A network interface.
@@ -64,7 +69,7 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, answers: vec![0; MAX_DATAGRAM] })
     }
 
     /// Makes a veth pair: `name` here, `peer` in the namespace `netns`. Both are down. Fails with `AlreadyExists`.
@@ -223,8 +228,8 @@ impl Netlink {
         self.socket.send(&bytes, 0)?;
 
         loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            let mut rest = datagram.as_slice();
+            let length = self.socket.recv(&mut self.answers.as_mut_slice(), 0)?;
+            let mut rest = &self.answers[..length];
             while !rest.is_empty() {
                 let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
                 // Messages are padded to four bytes.

@@ -1,4 +1,5 @@
 //! Trying what the kernel allows, in children that are gone when the answer is there. Leaves nothing on the host.
+#![expect(clippy::missing_errors_doc, reason = "errors are the kernel's answers to what is tried")]
 
 use super::mount::{Attributes, copy, restrict};
 use nix::mount::{MsFlags, mount};
