@@ -171,7 +171,7 @@ fn be_shim(
             length => buffer.extend(&chunk[..length]),
         }
     };
-    shim::run(single, instance, request, network, Some(connection))?;
+    shim::run(single, instance, &request, network, Some(connection))?;
     Ok(())
 }
 
@@ -198,5 +198,5 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<i32, LauncherErro
     };
     let single = SingleThreaded::claim()?;
     let request = Request { bundle, env: Vec::new(), files: Vec::new(), stdio: Stdio::Inherit };
-    Ok(shim::run(&single, &instance, request, None, None)?)
+    Ok(shim::run(&single, &instance, &request, None, None)?)
 }
