@@ -118,6 +118,7 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     };
     let parts = control::Parts { store, supervisor, hub, outputs, slugs, place, closing: closing.clone() };
     let control = Control::new(parts).context("can't make the folder for sources ready")?;
+    control::apps::sweep(&control).await;
     let api_addr = api.local_addr()?;
     let socket = unix_listener(&instance)?;
     let git = git::routes(&control).context("can't listen for git's hooks")?;
