@@ -21,7 +21,7 @@ use std::os::unix::net::UnixStream;
 pub(super) fn run(
     single: &SingleThreaded,
     instance: &Instance,
-    request: Request,
+    request: &Request,
     network: Option<OwnedFd>,
     mut control: Option<UnixStream>,
 ) -> Result<i32, StepError> {

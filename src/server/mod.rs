@@ -118,13 +118,13 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     };
     let parts = control::Parts { store, supervisor, hub, outputs, slugs, place, closing: closing.clone() };
     let control = Control::new(parts).context("can't make the folder for sources ready")?;
+    control::apps::sweep(&control).await.context("can't remove what a crash left of destroyed apps")?;
     let api_addr = api.local_addr()?;
     let socket = unix_listener(&instance)?;
     let git = git::routes(&control).context("can't listen for git's hooks")?;
-    let routes = api::routes(control).merge(git);
     let serving = [
-        tokio::spawn(api::serve_unix(socket, routes.clone(), closing.clone())),
-        tokio::spawn(api::serve_tcp(api, routes, closing.clone())),
+        tokio::spawn(api::serve_unix(socket, control.clone(), git.clone())),
+        tokio::spawn(api::serve_tcp(api, control, git)),
     ];
     Record::new(&instance, api_addr, router_addr, &domain).write()?;
     announce(&instance, api_addr, router_addr, &domain)?;

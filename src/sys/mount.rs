@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// What a mount forbids.
+#[expect(clippy::struct_excessive_bools, reason = "they are the kernel's flags, each independent of the others")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     pub read_only: bool,

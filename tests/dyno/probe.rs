@@ -1,6 +1,7 @@
 //! Run as a dyno: says from inside what it is, and whether the attacks named as arguments succeed. One line each:
 //! `NAME: VALUE`, for attacks `NAME: yes` or `NAME: no, WHY`.
 #![expect(unsafe_code, reason = "attacks are system calls that no library offers")]
+#![expect(clippy::unwrap_used, reason = "a probe that can't go on fails its test")]
 #![expect(clippy::print_stdout, reason = "that is how it answers")]
 
 use std::ffi::CString;
@@ -155,10 +156,10 @@ fn attack(name: &str, value: &str) -> io::Result<()> {
 }
 
 fn call(number: i64, arguments: [i64; 5]) -> io::Result<()> {
-    let [a, b, c, d, e] = arguments;
+    let [first, second, third, fourth, fifth] = arguments;
     // SAFETY: pointers among the arguments are to memory that lives across the call, and of the size the call reads or
     // writes; numbers are checked by the kernel.
-    match unsafe { libc::syscall(number, a, b, c, d, e) } {
+    match unsafe { libc::syscall(number, first, second, third, fourth, fifth) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
