@@ -1,28 +1,58 @@
 //! The `hokku` binary: picks the role.
+//!
+//! The hidden roles are the processes of an instance. They are told apart before anything of the command line or of
+//! tokio is started, as most of them are forked often or must stay small and single-threaded.
 #![forbid(unsafe_code)]
 
-use hokku::dyno::launcher::{self, LauncherError};
+use hokku::cli::{self, Invocation};
+use hokku::dyno::launcher;
+use hokku::git;
+use hokku::router;
+use hokku::server::{self, ServerOptions};
+use hokku::slug;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    match args.next().as_ref().and_then(|role| role.to_str()) {
-        Some("launcher") => done(launcher::main(args).map(|()| 0)),
-        Some("dyno") if args.next().is_some_and(|verb| verb == "run") => done(launcher::run(args)),
-        Some("unpack") => hokku::slug::unpack::main(args),
-        _ => ExitCode::FAILURE,
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let words = |from: usize| args.iter().skip(from).map(|word| word.to_string_lossy().into_owned());
+    match args.get(1).and_then(|role| role.to_str()) {
+        Some("launcher") => role(launcher::main(words(2)).map(|()| 0)),
+        Some("dyno") if args.get(2).is_some_and(|word| word == "run") => role(launcher::run(words(3))),
+        Some("router") => router::process::main(&args[2..]),
+        Some("unpack") => slug::unpack::main(args.into_iter().skip(2)),
+        Some("git-backend") => git::backend::main(words(2)),
+        Some("git-hook") => git::hook::main(words(2)),
+        _ => command_line(args),
     }
 }
 
-fn done(result: Result<i32, LauncherError>) -> ExitCode {
+fn command_line(args: Vec<OsString>) -> ExitCode {
+    match cli::parse(args) {
+        Invocation::Server(at, options) => ended(server::run(ServerOptions {
+            root: cli::root(&at),
+            name: options.name,
+            api: options.api,
+            router: options.router,
+            domain: options.domain,
+        })),
+        Invocation::Down(at, options) => ended(server::down(&cli::root(&at), options.name.as_ref(), options.purge)),
+        Invocation::Client(client) => ExitCode::from(cli::run(*client)),
+        Invocation::Ended(status) => ExitCode::from(status),
+    }
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ExitCode::from(cli::report(&error)),
+    }
+}
+
+/// A hidden role has ended with a status or an error.
+fn role(result: Result<i32, impl std::error::Error + Send + Sync + 'static>) -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(255)),
-        Err(error) => {
-            #[expect(clippy::print_stderr, reason = "the end of the program")]
-            {
-                eprintln!("hokku: {error}");
-            }
-            ExitCode::FAILURE
-        }
+        Err(error) => ExitCode::from(cli::report(&error.into())),
     }
 }

@@ -1,2 +1,63 @@
-//! Empty room.
+//! Heroku's Platform API v3, as far as it goes, and the few routes of our own beside it.
+//!
+//! ```text
+//!  listener ─▶ Request-Id ─▶ token ─▶ handler ─▶ control ─▶ serializer
+//!                   │
+//!                   └─ /streams /sources /logs /attach: the URL itself is the secret
+//! ```
+//!
+//! One file per resource: its routes, what it accepts, how it looks. What is said when something is wrong is in
+//! [`error`], who asks in [`request`], lists in [`paging`].
 #![forbid(unsafe_code)]
+
+mod account;
+mod apps;
+mod attach;
+mod authorizations;
+mod buildpacks;
+mod builds;
+mod config_vars;
+mod dynos;
+mod error;
+mod formation;
+mod listener;
+mod logs;
+mod paging;
+mod platform;
+mod releases;
+mod request;
+mod slugs;
+mod sources;
+mod streams;
+
+pub use listener::{serve_tcp, serve_unix};
+
+use crate::control::Control;
+use axum::{Router, middleware};
+
+/// Everything the API answers.
+fn routes(control: Control) -> Router {
+    let with_token = Router::new()
+        .merge(account::routes())
+        .merge(apps::routes())
+        .merge(authorizations::routes())
+        .merge(buildpacks::routes())
+        .merge(builds::routes())
+        .merge(config_vars::routes())
+        .merge(dynos::routes())
+        .merge(formation::routes())
+        .merge(logs::routes())
+        .merge(platform::routes())
+        .merge(releases::routes())
+        .merge(slugs::routes())
+        .merge(sources::routes())
+        .route_layer(middleware::from_fn_with_state(control.clone(), request::authenticate));
+    let with_secret =
+        Router::new().merge(attach::routes()).merge(logs::streams()).merge(sources::uploads()).merge(streams::routes());
+    with_token
+        .merge(with_secret)
+        .fallback(error::no_such_endpoint)
+        .method_not_allowed_fallback(error::no_such_endpoint)
+        .layer(middleware::from_fn(request::identify))
+        .with_state(control)
+}

@@ -1,2 +1,296 @@
-//! Empty room.
+//! The command line: Heroku's topics, wording and exit statuses. It speaks only the HTTP API and sees neither the store
+//! nor the kernel.
+//!
+//! One file per topic: the arguments with their help on top, the command below. [`parse`] turns the arguments into an
+//! [`Invocation`]; starting a server and taking an instance away are left to `main.rs`, as they are not a client's work.
 #![forbid(unsafe_code)]
+
+mod apps;
+mod archive;
+mod attach;
+mod auth;
+mod buildpacks;
+mod builds;
+mod config;
+mod context;
+mod errors;
+mod git;
+mod host;
+mod logs;
+mod maintenance;
+mod output;
+mod ps;
+mod releases;
+mod remotes;
+mod run;
+mod shell;
+mod terminal;
+mod when;
+
+pub use context::ServerArgs;
+pub use host::{Down, Server, root};
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use context::Context;
+use errors::{Failure, status};
+use output::Output;
+use std::ffi::OsString;
+
+/// Heroku for one Linux box, without Docker
+#[derive(Parser, Debug)]
+#[command(name = "hokku", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Server(Server),
+    Down(Down),
+    Doctor(host::Doctor),
+
+    Apps(apps::List),
+    #[command(name = "apps:create", visible_alias = "create")]
+    AppsCreate(apps::Create),
+    #[command(name = "apps:info", visible_alias = "info")]
+    AppsInfo(apps::Info),
+    #[command(name = "apps:rename", visible_alias = "rename")]
+    AppsRename(apps::Rename),
+    #[command(name = "apps:destroy", visible_aliases = ["destroy", "apps:delete"])]
+    AppsDestroy(apps::Destroy),
+
+    #[command(name = "git:remote")]
+    GitRemote(git::Remote),
+    #[command(name = "git:credentials")]
+    GitCredentials(git::Credentials),
+    Deploy(builds::Deploy),
+    #[command(visible_alias = "builds:rebuild")]
+    Rebuild(builds::Rebuild),
+
+    Config(config::List),
+    #[command(name = "config:get")]
+    ConfigGet(config::Get),
+    #[command(name = "config:set", visible_alias = "config:add")]
+    ConfigSet(config::Set),
+    #[command(name = "config:unset", visible_alias = "config:remove")]
+    ConfigUnset(config::Unset),
+
+    Ps(ps::List),
+    #[command(name = "ps:scale", visible_aliases = ["scale", "dyno:scale"])]
+    PsScale(ps::Scale),
+    #[command(name = "ps:restart", visible_aliases = ["restart", "dyno:restart"])]
+    PsRestart(ps::Restart),
+    #[command(name = "ps:stop", visible_aliases = ["stop", "ps:kill", "kill", "dyno:stop"])]
+    PsStop(ps::Stop),
+
+    Run(run::Run),
+    #[command(name = "run:detached")]
+    RunDetached(run::Detached),
+
+    Logs(logs::Logs),
+
+    Releases(releases::List),
+    #[command(name = "releases:info", visible_alias = "release")]
+    ReleasesInfo(releases::Info),
+    #[command(name = "rollback", visible_alias = "releases:rollback")]
+    Rollback(releases::Rollback),
+
+    Builds(builds::List),
+    #[command(name = "builds:output")]
+    BuildsOutput(builds::Output),
+    #[command(name = "builds:cancel")]
+    BuildsCancel(builds::Cancel),
+    #[command(name = "builds:cache:purge")]
+    BuildsCachePurge(builds::Purge),
+
+    Buildpacks(buildpacks::List),
+    #[command(name = "buildpacks:set")]
+    BuildpacksSet(buildpacks::Set),
+    #[command(name = "buildpacks:add")]
+    BuildpacksAdd(buildpacks::Add),
+    #[command(name = "buildpacks:remove")]
+    BuildpacksRemove(buildpacks::Remove),
+    #[command(name = "buildpacks:clear")]
+    BuildpacksClear(buildpacks::Clear),
+
+    Maintenance(maintenance::Show),
+    #[command(name = "maintenance:on")]
+    MaintenanceOn(maintenance::On),
+    #[command(name = "maintenance:off")]
+    MaintenanceOff(maintenance::Off),
+
+    #[command(name = "auth:token")]
+    AuthToken(auth::Token),
+    #[command(name = "auth:whoami", visible_alias = "whoami")]
+    AuthWhoami(auth::Whoami),
+    Env(auth::Env),
+    Completions(shell::Completions),
+    Man(shell::ManPage),
+    Help(shell::Help),
+    Version(Version),
+}
+
+/// Print the version
+#[derive(clap::Args, Debug)]
+struct Version {}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Start a server.
+    Server(ServerArgs, Server),
+    /// End an instance.
+    Down(ServerArgs, Down),
+    /// A command of the client, for [`run`].
+    Client(Box<Client>),
+    /// Everything has been said; end with this status.
+    Ended(u8),
+}
+
+/// A command of the client.
+#[derive(Debug)]
+pub struct Client {
+    server: ServerArgs,
+    command: Command,
+}
+
+/// The whole command line, for parsing, help, manual pages and completions.
+fn program() -> clap::Command {
+    shell::with_overview(Cli::command())
+}
+
+/// Reads the arguments, the program's name first. Help and errors of usage are printed here.
+pub fn parse(args: Vec<OsString>) -> Invocation {
+    let out = Output::of_process();
+    let parsed = program().try_get_matches_from(run::hoist(args)).and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(Cli { server, command: Some(Command::Server(options)) }) => Invocation::Server(server, options),
+        Ok(Cli { server, command: Some(Command::Down(options)) }) => Invocation::Down(server, options),
+        Ok(Cli { server, command: Some(command) }) => Invocation::Client(Box::new(Client { server, command })),
+        Ok(Cli { command: None, .. }) => Invocation::Ended(ended(out, print_help(out))),
+        Err(error) => Invocation::Ended(ended(out, explain(out, &error))),
+    }
+}
+
+fn print_help(out: Output) -> Result<u8, Failure> {
+    out.bytes(program().render_help().to_string().as_bytes()).map(|()| status::OK)
+}
+
+/// What clap says, in our form.
+fn explain(out: Output, error: &clap::Error) -> Result<u8, Failure> {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => out.bytes(text.as_bytes()).map(|()| status::OK),
+        _ => {
+            let text = text.strip_prefix("error: ").unwrap_or(&text).replace("  tip: ", "  hint: ");
+            Err(Failure::usage(text.trim_end()))
+        }
+    }
+}
+
+/// Runs a command to its end and returns the exit status.
+pub fn run(client: Client) -> u8 {
+    let out = Output::of_process();
+    let Client { server, command } = client;
+    let ctx = Context::new(out, server);
+    let result = match local(&ctx, command) {
+        Ok(done) => done.map(|()| status::OK),
+        Err(command) => in_runtime(&ctx, command),
+    };
+    ended(out, result)
+}
+
+/// Prints why a server could not start or an instance could not be ended, and returns the exit status.
+pub fn report(error: &anyhow::Error) -> u8 {
+    ended(Output::of_process(), Err(Failure::new(format!("{error:#}"))))
+}
+
+fn ended(out: Output, result: Result<u8, Failure>) -> u8 {
+    match result {
+        Ok(status) => status,
+        Err(failure) => {
+            out.failure(&failure);
+            failure.status()
+        }
+    }
+}
+
+/// Commands that ask no server; the others come back.
+fn local(ctx: &Context, command: Command) -> Result<Result<(), Failure>, Command> {
+    Ok(match command {
+        Command::Completions(args) => shell::completions(ctx.out, program(), &args),
+        Command::Man(args) => shell::man(ctx.out, program(), &args),
+        Command::Help(args) => shell::help(ctx.out, program(), &args),
+        Command::Version(Version {}) => ctx.out.line(format_args!("hokku {}", env!("CARGO_PKG_VERSION"))),
+        Command::Doctor(args) => host::doctor(ctx, &args).and_then(|status| match status {
+            status::OK => Ok(()),
+            status => Err(Failure::silent(status)),
+        }),
+        command => return Err(command),
+    })
+}
+
+/// One thread is enough for a client and starts in no time.
+fn in_runtime(ctx: &Context, command: Command) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::local("the runtime can't be started", &error))?;
+    let result = runtime.block_on(Box::pin(dispatch(ctx, command)));
+    // A thread may still be waiting for input that nobody wants any more.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Run(args) => return run::run(ctx, args).await,
+        Command::Apps(args) => apps::list(ctx, args).await,
+        Command::AppsCreate(args) => apps::create(ctx, args).await,
+        Command::AppsInfo(args) => apps::info(ctx, args).await,
+        Command::AppsRename(args) => apps::rename(ctx, args).await,
+        Command::AppsDestroy(args) => apps::destroy(ctx, args).await,
+        Command::GitRemote(args) => git::remote(ctx, args).await,
+        Command::GitCredentials(args) => git::credentials(ctx, args).await,
+        Command::Deploy(args) => builds::deploy(ctx, args).await,
+        Command::Rebuild(args) => builds::rebuild(ctx, args).await,
+        Command::Config(args) => config::list(ctx, args).await,
+        Command::ConfigGet(args) => config::get(ctx, args).await,
+        Command::ConfigSet(args) => config::set(ctx, args).await,
+        Command::ConfigUnset(args) => config::unset(ctx, args).await,
+        Command::Ps(args) => ps::list(ctx, args).await,
+        Command::PsScale(args) => ps::scale(ctx, args).await,
+        Command::PsRestart(args) => ps::restart(ctx, args).await,
+        Command::PsStop(args) => ps::stop(ctx, args).await,
+        Command::RunDetached(args) => run::detached(ctx, args).await,
+        Command::Logs(args) => logs::logs(ctx, args).await,
+        Command::Releases(args) => releases::list(ctx, args).await,
+        Command::ReleasesInfo(args) => releases::info(ctx, args).await,
+        Command::Rollback(args) => releases::rollback(ctx, args).await,
+        Command::Builds(args) => builds::list(ctx, args).await,
+        Command::BuildsOutput(args) => builds::output(ctx, args).await,
+        Command::BuildsCancel(args) => builds::cancel(ctx, args).await,
+        Command::BuildsCachePurge(args) => builds::purge(ctx, args).await,
+        Command::Buildpacks(args) => buildpacks::list(ctx, args).await,
+        Command::BuildpacksSet(args) => buildpacks::set(ctx, args).await,
+        Command::BuildpacksAdd(args) => buildpacks::add(ctx, args).await,
+        Command::BuildpacksRemove(args) => buildpacks::remove(ctx, args).await,
+        Command::BuildpacksClear(args) => buildpacks::clear(ctx, args).await,
+        Command::Maintenance(args) => maintenance::show(ctx, args).await,
+        Command::MaintenanceOn(args) => maintenance::on(ctx, args).await,
+        Command::MaintenanceOff(args) => maintenance::off(ctx, args).await,
+        Command::AuthToken(args) => auth::token(ctx, args).await,
+        Command::AuthWhoami(args) => auth::whoami(ctx, args).await,
+        Command::Env(args) => auth::env(ctx, args).await,
+        Command::Server(_)
+        | Command::Down(_)
+        | Command::Doctor(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Help(_)
+        | Command::Version(_) => unreachable!("answered without a server"),
+    }
+    .map(|()| status::OK)
+}

@@ -64,6 +64,12 @@ pub struct Have {
     pub addr: Option<SocketAddr>,
 }
 
+impl Have {
+    fn is_up(&self) -> bool {
+        matches!(self.state, DynoState::Up { .. })
+    }
+}
+
 /// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -110,8 +116,8 @@ pub struct Plan {
 pub fn plan(want: &Want, have: &[Have], now: Timestamp) -> Plan {
     let mut planner = Planner { want, have, now, plan: Plan::default() };
     planner.pending();
-    planner.current();
     planner.superfluous();
+    planner.current();
     planner.plan
 }
 
@@ -170,6 +176,9 @@ impl<'a> Planner<'a> {
 
     fn current(&mut self) {
         for name in self.want.current_names() {
+            if self.successor_is_coming(&name) {
+                continue;
+            }
             let version = self.want.current.as_ref().map_or(0, |code| code.version);
             let epoch = self.epoch(&name);
             let fresh = |dyno: &&Have| dyno.version == version && dyno.epoch >= epoch;
@@ -181,7 +190,7 @@ impl<'a> Planner<'a> {
                 None if name.kind.is_web() || stale_live.is_none() => {
                     self.act(Action::Launch { name, version, epoch, streak: 0 });
                 }
-                None => {} // `superfluous` stops the old one first
+                None => {} // the old one has to be gone first
             }
         }
     }
@@ -226,16 +235,30 @@ impl<'a> Planner<'a> {
         }
         let epoch = self.epoch(&dyno.name);
         if dyno.version == code.version && dyno.epoch >= epoch {
-            return true;
+            return !self.is_overtaken(dyno);
         }
-        // An old web dyno serves on until its successor does.
+        // An old web dyno serves on until its successor does. One of a later version is no old one: it failed.
         let successor_up = self.formation().any(|other| {
             other.name == dyno.name
-                && other.version == code.version
-                && other.epoch >= epoch
-                && matches!(other.state, DynoState::Up { .. })
+                && other.version <= code.version
+                && (other.version, other.epoch) > (dyno.version, dyno.epoch)
+                && other.is_up()
         });
-        dyno.name.kind.is_web() && matches!(dyno.state, DynoState::Up { .. }) && !successor_up
+        dyno.name.kind.is_web() && dyno.version <= code.version && dyno.is_up() && !successor_up
+    }
+
+    /// A restart or relaunch under way when a new release came, while an older dyno still serves: the release's own
+    /// dyno will take its place, so a third is not needed.
+    fn is_overtaken(&self, dyno: &Have) -> bool {
+        matches!(dyno.state, DynoState::Starting { .. }) && self.successor_is_coming(&dyno.name)
+    }
+
+    /// This web dyno serves in some older launch, and the pending release is about to replace it.
+    fn successor_is_coming(&self, name: &DynoName) -> bool {
+        let current = self.want.current.as_ref().map_or(0, |code| code.version);
+        let proving = |pending: &Pending| pending.phase_passed && pending.web_names().contains(name);
+        self.want.pending.as_ref().is_some_and(proving)
+            && self.formation().any(|dyno| dyno.name == *name && dyno.version <= current && dyno.is_up())
     }
 
     /// Belongs to the pending release's proof.
@@ -292,28 +315,355 @@ pub fn target(want: &Want, have: &[Have]) -> Target {
         // A first deploy that is still proving itself holds its first visitors.
         return if want.pending.is_some() { Target::Booting } else { Target::Blank };
     };
-    let pending = want.pending.as_ref().map(|pending| pending.code.version);
-    let web = || have.iter().filter(|dyno| dyno.purpose == Purpose::Formation && dyno.name.kind.is_web());
+    let web = ProcessType::web();
+    if !code.types.contains_key(&web) || want.formation.quantity(&web) == 0 {
+        return Target::NoWeb;
+    }
+    let mine = || have.iter().filter(|dyno| dyno.purpose == Purpose::Formation && dyno.name.kind == web);
     let up = |wanted: &dyn Fn(u32) -> bool| -> Vec<Backend> {
-        web()
-            .filter(|dyno| wanted(dyno.version) && matches!(dyno.state, DynoState::Up { .. }))
+        mine()
+            .filter(|dyno| wanted(dyno.version) && dyno.is_up())
             .filter_map(|dyno| Some(Backend { id: dyno.id, name: dyno.name.clone(), addr: dyno.addr? }))
             .collect()
     };
-    // Those of the current release; until there are any, the old ones that still serve.
+    // Those of the current release; until there are any, the older ones that still serve.
     let mut dynos = up(&|version| version == code.version);
     if dynos.is_empty() {
-        dynos = up(&|version| Some(version) != pending);
+        dynos = up(&|version| version < code.version);
     }
-    let wanted =
-        if code.types.contains_key(&ProcessType::web()) { want.formation.quantity(&ProcessType::web()) } else { 0 };
-    if !dynos.is_empty() && wanted > 0 {
-        Target::Dynos { dynos }
-    } else if wanted == 0 {
-        Target::NoWeb
-    } else if web().any(|dyno| dyno.version == code.version && matches!(dyno.state, DynoState::Crashed { .. })) {
-        Target::Crashed
-    } else {
-        Target::Booting
+    if !dynos.is_empty() {
+        return Target::Dynos { dynos };
+    }
+    let crashed = |dyno: &Have| dyno.version == code.version && matches!(dyno.state, DynoState::Crashed { .. });
+    // After a first crash the next try begins at once, so its requests can wait for it.
+    let trying = mine().any(|dyno| dyno.version == code.version && dyno.state.is_live());
+    if mine().any(crashed) && !trying { Target::Crashed } else { Target::Booting }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::dyno::{DynoEvent, Exit};
+    use crate::domain::formation::Scale;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn code(version: u32, types: &[&str]) -> Code {
+        let types = types.iter().map(|kind| (ProcessType::parse(kind).unwrap(), "run".to_owned())).collect();
+        Code { version, types }
+    }
+
+    fn formation(scales: &[(&str, u32)]) -> Formation {
+        let row = |(kind, quantity): &(&str, u32)| {
+            (ProcessType::parse(kind).unwrap(), Scale { quantity: *quantity, ..Scale::default() })
+        };
+        Formation(scales.iter().map(row).collect())
+    }
+
+    fn pending(version: u32, types: &[&str], scales: &[(&str, u32)]) -> Pending {
+        Pending { code: code(version, types), phase_passed: true, formation: formation(scales) }
+    }
+
+    /// A box that obeys plans: one app, its dynos, a clock.
+    struct World {
+        want: Want,
+        have: Vec<Have>,
+        now: Timestamp,
+        next_id: u128,
+        streaks: BTreeMap<DynoId, u32>,
+        failed: Vec<u32>,
+    }
+
+    impl World {
+        fn new(want: Want) -> Self {
+            Self { want, have: vec![], now: at(0), next_id: 1, streaks: BTreeMap::new(), failed: vec![] }
+        }
+
+        fn add(&mut self, name: DynoName, purpose: Purpose, version: u32, epoch: u64, streak: u32) {
+            let id = DynoId(Uuid::from_u128(self.next_id));
+            self.next_id += 1;
+            self.streaks.insert(id, streak);
+            let state = DynoState::Starting { since: self.now };
+            self.have.push(Have { id, name, purpose, version, epoch, state, addr: Some(([10, 0, 0, 1], 80).into()) });
+        }
+
+        fn event(&mut self, index: usize, event: DynoEvent) {
+            let dyno = &mut self.have[index];
+            dyno.state = dyno.state.on(event, dyno.purpose, self.streaks[&dyno.id], self.now);
+        }
+
+        fn exit(&self, code: i32) -> DynoEvent {
+            DynoEvent::Exited(Exit { code, signal: None, oom: false, at: self.now })
+        }
+
+        /// Plans once and does it; returns what was done.
+        fn step(&mut self) -> Plan {
+            let plan = plan(&self.want, &self.have, self.now);
+            for action in plan.actions.clone() {
+                self.obey(action);
+            }
+            self.check();
+            plan
+        }
+
+        fn obey(&mut self, action: Action) {
+            match action {
+                Action::Launch { name, version, epoch, streak } => {
+                    self.add(name, Purpose::Formation, version, epoch, streak);
+                }
+                Action::RunPhase { version } => {
+                    self.add(DynoName::new(ProcessType::release(), 1), Purpose::Release, version, 0, 0);
+                }
+                Action::Stop { id } => {
+                    let index = self.have.iter().position(|dyno| dyno.id == id).unwrap();
+                    self.check_stop(index);
+                    self.event(index, DynoEvent::StopAsked);
+                }
+                Action::Forget { id } => {
+                    let index = self.have.iter().position(|dyno| dyno.id == id).unwrap();
+                    assert!(!self.have[index].state.is_live(), "a live dyno was forgotten");
+                    self.have.remove(index);
+                }
+                Action::PassPhase { .. } => self.want.pending.as_mut().unwrap().phase_passed = true,
+                Action::Promote { version } => {
+                    let pending = self.want.pending.take().unwrap();
+                    assert_eq!(pending.code.version, version);
+                    self.want.formation = pending.formation;
+                    self.want.current = Some(pending.code);
+                }
+                Action::Fail { version, .. } => {
+                    assert_eq!(self.want.pending.take().unwrap().code.version, version);
+                    self.failed.push(version);
+                }
+            }
+        }
+
+        /// A serving web dyno that is still wanted by number is stopped only when its successor serves.
+        fn check_stop(&self, index: usize) {
+            let dyno = &self.have[index];
+            let Some(current) = &self.want.current else { return };
+            let serves = dyno.is_up() && dyno.name.kind.is_web() && dyno.version <= current.version;
+            if serves && self.want.current_names().contains(&dyno.name) {
+                let successor = |other: &&Have| other.id != dyno.id && other.name == dyno.name && other.is_up();
+                assert!(self.have.iter().any(|other| successor(&other)), "{dyno:?} was stopped without a successor");
+            }
+        }
+
+        fn check(&self) {
+            for dyno in &self.have {
+                let same = |other: &&Have| {
+                    other.name == dyno.name && other.purpose == Purpose::Formation && other.state.is_live()
+                };
+                let live = self.have.iter().filter(same).count();
+                let running =
+                    self.have.iter().filter(same).filter(|d| !matches!(d.state, DynoState::Stopping { .. })).count();
+                if dyno.name.kind.is_web() {
+                    assert!(running <= 2, "{} runs {running} times", dyno.name);
+                } else if dyno.purpose == Purpose::Formation {
+                    assert!(live <= 1, "{} is alive {live} times", dyno.name);
+                }
+            }
+        }
+
+        /// The machine does its part for every dyno: boots what starts, ends what stops.
+        fn settle(&mut self) {
+            for index in 0..self.have.len() {
+                let event = match (self.have[index].state, self.have[index].purpose) {
+                    (DynoState::Starting { .. }, Purpose::Formation) => DynoEvent::Ready,
+                    (DynoState::Starting { .. } | DynoState::Stopping { .. }, _)
+                    | (DynoState::Up { .. }, Purpose::Release) => self.exit(0),
+                    _ => continue,
+                };
+                self.event(index, event);
+            }
+        }
+
+        fn converge(&mut self) {
+            for _ in 0..40 {
+                let plan = self.step();
+                self.settle();
+                if let Some(wake) = plan.wake_at {
+                    self.now = wake;
+                } else if plan.actions.is_empty() && plan == super::plan(&self.want, &self.have, self.now) {
+                    return;
+                }
+            }
+            panic!("does not converge: {:?} {:?}", self.want, self.have);
+        }
+
+        fn up(&self) -> Vec<String> {
+            let mut up: Vec<String> =
+                self.have.iter().filter(|d| d.is_up()).map(|d| format!("{} v{}", d.name, d.version)).collect();
+            up.sort();
+            up
+        }
+    }
+
+    #[test]
+    fn a_first_deploy_boots_and_is_promoted() {
+        let mut world = World::new(Want { pending: Some(pending(3, &["web"], &[("web", 1)])), ..Want::default() });
+        assert_eq!(target(&world.want, &world.have), Target::Booting);
+        world.converge();
+        assert_eq!(world.up(), ["web.1 v3"]);
+        assert!(matches!(target(&world.want, &world.have), Target::Dynos { dynos } if dynos.len() == 1));
+    }
+
+    #[test]
+    fn a_release_that_does_not_boot_fails_and_the_old_one_stays() {
+        let mut world = World::new(Want { pending: Some(pending(3, &["web"], &[("web", 2)])), ..Want::default() });
+        world.converge();
+        world.want.pending = Some(pending(4, &["web"], &[("web", 2)]));
+        world.step();
+        let candidates: Vec<usize> = (0..world.have.len()).filter(|i| world.have[*i].version == 4).collect();
+        world.event(candidates[0], DynoEvent::Ready);
+        let crash = world.exit(1);
+        world.event(candidates[1], crash);
+        world.converge();
+        assert_eq!((world.failed.as_slice(), world.up()), ([4].as_slice(), vec!["web.1 v3".into(), "web.2 v3".into()]));
+    }
+
+    #[test]
+    fn the_release_phase_decides_before_anything_boots() {
+        for (code, failed) in [(0, vec![]), (1, vec![3])] {
+            let mut first = pending(3, &["web", "release"], &[("web", 1), ("release", 0)]);
+            first.phase_passed = false;
+            let mut world = World::new(Want { pending: Some(first), ..Want::default() });
+            assert_eq!(world.step().actions, [Action::RunPhase { version: 3 }]);
+            assert_eq!(world.step().actions, []);
+            let end = world.exit(code);
+            world.event(0, end);
+            world.converge();
+            assert_eq!(world.failed, failed);
+            assert_eq!(world.up().len(), 1 - failed.len());
+        }
+    }
+
+    #[test]
+    fn workers_are_replaced_one_after_the_other_and_web_by_overlap() {
+        let types = ["web", "worker"];
+        let scales = [("web", 1), ("worker", 1)];
+        let want = Want { current: Some(code(3, &types)), formation: formation(&scales), ..Want::default() };
+        let mut world = World::new(want);
+        world.converge();
+        for name in ["web.1", "worker.1"] {
+            world.want.epochs.insert(name.parse().unwrap(), 1);
+        }
+        let done = world.step().actions;
+        assert!(
+            matches!(&done[..], [Action::Stop { .. }, Action::Launch { name, epoch: 1, .. }] if name.kind.is_web())
+        );
+        world.converge();
+        assert_eq!(world.up(), ["web.1 v3", "worker.1 v3"]);
+        assert!(world.have.iter().all(|dyno| dyno.epoch == 1));
+    }
+
+    #[test]
+    fn a_crash_is_answered_at_once_then_ever_later() {
+        let want = Want { current: Some(code(3, &["web"])), formation: formation(&[("web", 1)]), ..Want::default() };
+        let mut world = World::new(want);
+        let mut waits = vec![];
+        for _ in 0..5 {
+            world.step();
+            world.settle();
+            let index = world.have.len() - 1;
+            let crash = world.exit(1);
+            world.event(index, crash);
+            let before = world.now;
+            if let Some(wake) = plan(&world.want, &world.have, world.now).wake_at {
+                assert_eq!(target(&world.want, &world.have), Target::Crashed);
+                world.now = wake;
+            }
+            waits.push((world.now - before).get_seconds());
+        }
+        assert_eq!(waits, [0, 1, 2, 4, 8]);
+    }
+
+    #[test]
+    fn scaling_down_takes_the_highest_numbers_and_one_offs_are_never_touched() {
+        let want = Want { current: Some(code(3, &["web"])), formation: formation(&[("web", 3)]), ..Want::default() };
+        let mut world = World::new(want);
+        world.converge();
+        world.add("run.4821".parse().unwrap(), Purpose::Run, 3, 0, 0);
+        world.event(3, DynoEvent::Ready);
+        world.want.formation = formation(&[("web", 1)]);
+        let stopped: Vec<DynoId> = world.have[1..3].iter().rev().map(|dyno| dyno.id).collect();
+        assert_eq!(world.step().actions, stopped.into_iter().map(|id| Action::Stop { id }).collect::<Vec<_>>());
+        world.want = Want::default();
+        world.converge();
+        assert_eq!(world.up(), ["run.4821 v3"]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Happening {
+        Scale(u32, u32),
+        Release { phase: bool, worker: bool },
+        Restart(u32),
+        Boot(usize),
+        Crash(usize),
+        Time(i64),
+        Plan,
+    }
+
+    fn happening() -> impl Strategy<Value = Happening> {
+        prop_oneof![
+            (0u32..4, 0u32..3).prop_map(|(web, worker)| Happening::Scale(web, worker)),
+            any::<(bool, bool)>().prop_map(|(phase, worker)| Happening::Release { phase, worker }),
+            (1u32..4).prop_map(Happening::Restart),
+            any::<usize>().prop_map(Happening::Boot),
+            any::<usize>().prop_map(Happening::Crash),
+            (0i64..30).prop_map(Happening::Time),
+            Just(Happening::Plan),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_it_converges_and_stays(happenings in proptest::collection::vec(happening(), 0..60)) {
+            let mut world = World::new(Want::default());
+            let mut version = 2;
+            for happening in happenings {
+                let pick = |index: usize| index % world.have.len().max(1);
+                match happening {
+                    Happening::Scale(web, worker) => {
+                        for (kind, quantity) in [("web", web), ("worker", worker)] {
+                            if let Some(scale) = world.want.formation.0.get_mut(&ProcessType::parse(kind).unwrap()) {
+                                scale.quantity = quantity;
+                            }
+                        }
+                    }
+                    Happening::Release { phase, worker } if world.want.pending.is_none() => {
+                        version += 1;
+                        let mut types = vec!["web"];
+                        types.extend(worker.then_some("worker"));
+                        types.extend(phase.then_some("release"));
+                        let code = code(version, &types);
+                        let formation = world.want.formation.adapt(&code.types, world.want.current.is_none());
+                        world.want.pending = Some(Pending { code, phase_passed: !phase, formation });
+                    }
+                    Happening::Release { .. } => {}
+                    Happening::Restart(number) => {
+                        let name = DynoName::new(ProcessType::web(), number);
+                        *world.want.epochs.entry(name).or_default() += 1;
+                    }
+                    Happening::Boot(index) if !world.have.is_empty() => world.event(pick(index), DynoEvent::Ready),
+                    Happening::Crash(index) if !world.have.is_empty() => {
+                        let (index, crash) = (pick(index), world.exit(1));
+                        world.event(index, crash);
+                    }
+                    Happening::Boot(_) | Happening::Crash(_) => {}
+                    Happening::Time(seconds) => world.now = at(world.now.as_second() + seconds),
+                    Happening::Plan => { world.step(); }
+                }
+            }
+            world.converge();
+            let wanted = world.want.current_names().len();
+            let up = world.have.iter().filter(|d| d.purpose == Purpose::Formation && d.is_up()).count();
+            prop_assert_eq!(up, wanted);
+            prop_assert!(world.want.pending.is_none());
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! A release is born `Pending`. When its release phase (if the slug declares one) has passed and its web dynos accept
 //! connections it is `Succeeded` and current; when either fails it is `Failed` and the last good one goes on serving.
 //! Config builds on the *newest* release, so that what was set last is what `config` shows; code builds on the newest
-//! one that *succeeded*, so that code which did not boot never comes back by itself.
+//! one that has *not failed*, so that code which did not boot never comes back by itself.
 #![forbid(unsafe_code)]
 
 use super::actor::Actor;
@@ -80,8 +80,8 @@ pub enum Change<'a> {
 pub struct History<'a> {
     /// The one with the highest version, whatever became of it.
     pub newest: Option<&'a Release>,
-    /// The newest that succeeded.
-    pub current: Option<&'a Release>,
+    /// The newest that has not failed: the one that serves, or one on its way.
+    pub standing: Option<&'a Release>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,7 +110,7 @@ impl Release {
         now: Timestamp,
     ) -> Result<Self, ReleaseError> {
         let config = || history.newest.map(|release| release.config.clone()).unwrap_or_default();
-        let slug = history.current.and_then(|release| release.slug);
+        let slug = history.standing.and_then(|release| release.slug);
         let (slug, config, description) = match change {
             Change::Initial => (None, config(), "Initial release".to_owned()),
             Change::EnableLogplex => (None, config(), "Enable Logplex".to_owned()),
@@ -196,11 +196,11 @@ mod tests {
     #[test]
     fn an_app_begins_as_on_heroku() {
         let v1 = next(History::default(), &Change::Initial).unwrap();
-        let v2 = next(History { newest: Some(&v1), current: Some(&v1) }, &Change::EnableLogplex).unwrap();
+        let v2 = next(History { newest: Some(&v1), standing: Some(&v1) }, &Change::EnableLogplex).unwrap();
         assert_eq!((v1.version, v1.description.as_str(), v1.status), (1, "Initial release", ReleaseStatus::Succeeded));
         assert_eq!((v2.version, v2.description.as_str()), (2, "Enable Logplex"));
         assert_eq!(
-            next(History { newest: Some(&v2), current: Some(&v2) }, &Change::Rollback(&v2)),
+            next(History { newest: Some(&v2), standing: Some(&v2) }, &Change::Rollback(&v2)),
             Err(ReleaseError::NoSlug(2))
         );
     }
@@ -212,17 +212,17 @@ mod tests {
         assert_eq!((v1.description.as_str(), v1.status), ("Deploy 1a2b3c4d", ReleaseStatus::Pending));
         let v1 = settled(v1, ReleaseStatus::Succeeded);
         let v2 =
-            next(History { newest: Some(&v1), current: Some(&v1) }, &Change::Config(&patch("A", Some("1")))).unwrap();
+            next(History { newest: Some(&v1), standing: Some(&v1) }, &Change::Config(&patch("A", Some("1")))).unwrap();
         let v2 = settled(v2, ReleaseStatus::Failed);
-        let v3 = next(History { newest: Some(&v2), current: Some(&v1) }, &Change::Deploy { slug: bad, commit: None })
+        let v3 = next(History { newest: Some(&v2), standing: Some(&v1) }, &Change::Deploy { slug: bad, commit: None })
             .unwrap();
         let v3 = settled(v3, ReleaseStatus::Failed);
         let v4 =
-            next(History { newest: Some(&v3), current: Some(&v1) }, &Change::Config(&patch("B", Some("2")))).unwrap();
+            next(History { newest: Some(&v3), standing: Some(&v1) }, &Change::Config(&patch("B", Some("2")))).unwrap();
         assert_eq!((v4.version, v4.slug), (4, Some(good)));
         assert_eq!(v4.config.iter().collect::<Vec<_>>(), [("A", "1"), ("B", "2")]);
         assert_eq!(
-            next(History { newest: Some(&v4), current: Some(&v1) }, &Change::Config(&patch("B", Some("2")))),
+            next(History { newest: Some(&v4), standing: Some(&v1) }, &Change::Config(&patch("B", Some("2")))),
             Err(ReleaseError::NoChange)
         );
     }
@@ -235,12 +235,12 @@ mod tests {
             ReleaseStatus::Succeeded,
         );
         let v2 =
-            next(History { newest: Some(&v1), current: Some(&v1) }, &Change::Config(&patch("A", Some("1")))).unwrap();
+            next(History { newest: Some(&v1), standing: Some(&v1) }, &Change::Config(&patch("A", Some("1")))).unwrap();
         assert!(matches!(
-            next(History { newest: Some(&v2), current: Some(&v1) }, &Change::Rollback(&v2)),
+            next(History { newest: Some(&v2), standing: Some(&v1) }, &Change::Rollback(&v2)),
             Err(ReleaseError::NotEligible(2, _))
         ));
-        let v3 = next(History { newest: Some(&v2), current: Some(&v1) }, &Change::Rollback(&v1)).unwrap();
+        let v3 = next(History { newest: Some(&v2), standing: Some(&v1) }, &Change::Rollback(&v1)).unwrap();
         assert_eq!((v3.version, v3.description.as_str(), v3.slug), (3, "Rollback to v1", Some(slug)));
         assert!(v3.config.is_empty());
     }

@@ -35,13 +35,13 @@ pub use step::StepError;
 use crate::domain::app::AppId;
 use crate::domain::dyno::{DynoId, DynoName, Exit, Purpose};
 use crate::domain::limits::{DynoSize, Limits};
+use crate::wire::attach::BoxedIo;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 /// What a dyno is, for whoever finds it: kept in `RUN/dynos/<id>/labels.json`.
@@ -112,11 +112,6 @@ pub enum Ready {
     /// When `port` accepts; after `within` it is killed (R10).
     Port { port: u16, within: Duration },
 }
-
-/// A stream in both directions.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-pub type BoxedIo = Box<dyn Duplex>;
 
 /// Where a dyno's output goes, and where its input comes from.
 pub enum Io {

@@ -1,2 +1,119 @@
-//! Empty room.
+//! Git over HTTP: clone, fetch, and the push that deploys.
+//!
+//! ```text
+//!  git push ─HTTP─▶ [`cgi`] ─stdin/stdout─▶ `hokku git-backend` ([`backend`]) ─exec─▶ git http-backend
+//!                                           own mounts, uid of the helpers              └─ receive-pack
+//!  [`pushes`] ◀──────── hook.sock: tar stream ─────── `hokku git-hook` ([`hook`]) ◀──────────┘ pre-receive
+//!      └─ control::builds::create, lines of the build ─▶ hook ─▶ sideband ─▶ the pusher's terminal
+//! ```
+//!
+//! Git parses what strangers send, so it never runs as root: it sees its one repository, the hook's program and the
+//! hook's socket, and nothing of the instance beside them. The hook proves which push it belongs to by a token that is
+//! made for that one request and is good for nothing but to build that one app while the request lasts.
+//!
+//! A push that goes away (Ctrl-C) ends git's processes, the hook's connection with them, and so the build, unless it has
+//! made its release by then.
 #![forbid(unsafe_code)]
+
+pub mod backend;
+mod cgi;
+pub mod hook;
+mod pushes;
+
+use crate::control::tokens::{self, Peer};
+use crate::control::{Control, ControlError, apps};
+use crate::domain::actor::Actor;
+use crate::domain::app::App;
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use pushes::Pushes;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Git processes at a time; more requests wait.
+const AT_ONCE: usize = 8;
+
+#[derive(Clone, Debug)]
+struct Git {
+    control: Control,
+    pushes: Pushes,
+    slots: Arc<Semaphore>,
+    /// The executable that has the roles `git-backend` and `git-hook`.
+    program: PathBuf,
+}
+
+/// The git routes, to be merged into the API's, and the socket that hooks come to, which is served from now on.
+///
+/// # Errors
+/// When the socket can't be made.
+pub fn routes(control: &Control) -> io::Result<Router> {
+    routes_with(control, PathBuf::from("/proc/self/exe"))
+}
+
+/// The same with another executable than this process's own.
+///
+/// # Errors
+/// When the socket can't be made.
+pub fn routes_with(control: &Control, program: PathBuf) -> io::Result<Router> {
+    let pushes = Pushes::start(control.clone())?;
+    let git = Git { control: control.clone(), pushes, slots: Arc::new(Semaphore::new(AT_ONCE)), program };
+    Ok(Router::new()
+        .route("/{repository}/info/refs", get(answer))
+        .route("/{repository}/git-upload-pack", post(answer))
+        .route("/{repository}/git-receive-pack", post(answer))
+        .with_state(git))
+}
+
+async fn answer(State(git): State<Git>, Path(repository): Path<String>, request: Request) -> Response {
+    // The request itself can't be held over an await: its body is not to be shared between threads.
+    let peer = request.extensions().get().copied().unwrap_or(Peer::Network);
+    let token = authorization(request.headers()).map(str::to_owned);
+    match who_and_what(&git, &repository, peer, token.as_deref()).await {
+        Ok((actor, app)) => match cgi::run(&git, &actor, &app, request).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::error!("can't run git for {}: {error}", app.name);
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "Git could not be started on the server.")
+            }
+        },
+        Err(refused) => refused,
+    }
+}
+
+async fn who_and_what(git: &Git, repository: &str, peer: Peer, token: Option<&str>) -> Result<(Actor, App), Response> {
+    let actor = tokens::authenticate(&git.control, peer, token).await;
+    let actor = actor.map_err(|error| match error {
+        ControlError::Denied => unauthorized(),
+        error => unavailable(&error),
+    })?;
+    let name = repository.strip_suffix(".git").unwrap_or(repository);
+    let app = apps::find(&git.control, name).await.map_err(|error| match error {
+        ControlError::NotFound(_) => plain(StatusCode::NOT_FOUND, "Couldn't find that app."),
+        error => unavailable(&error),
+    })?;
+    Ok((actor, app))
+}
+
+fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap_or_default())
+}
+
+fn unauthorized() -> Response {
+    let text = "Invalid credentials provided.\n";
+    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Basic realm=\"hokku\"")], text).into_response()
+}
+
+fn unavailable(error: &ControlError) -> Response {
+    tracing::error!("can't answer git: {error}");
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "The server could not answer; its log says why.")
+}
+
+fn plain(status: StatusCode, text: &str) -> Response {
+    (status, format!("{text}\n")).into_response()
+}

@@ -11,13 +11,20 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 /// The protocol's name in the `Upgrade` header.
 pub const PROTOCOL: &str = "hokku-attach/1";
 
 /// The longest payload; writers split, readers refuse more.
 pub const MAX_PAYLOAD: usize = 64 * 1024;
+
+/// A connection in both directions, whatever it is made of.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// An attached client's connection.
+pub type BoxedIo = Box<dyn Connection>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {

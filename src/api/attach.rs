@@ -1,0 +1,54 @@
+//! `/attach/:dyno/:secret`: the client of a one-off dyno changes from HTTP to attach frames.
+#![forbid(unsafe_code)]
+
+use super::error::{ApiError, ApiResult};
+use super::request::Segments;
+use crate::control::{Control, Resource, dynos, tokens};
+use crate::domain::dyno::DynoId;
+use crate::wire::attach::{MAX_PAYLOAD, PROTOCOL};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{CONNECTION, UPGRADE};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::DuplexStream;
+
+pub(super) fn routes() -> Router<Control> {
+    Router::new().route("/attach/{dyno}/{secret}", get(attach))
+}
+
+async fn attach(State(control): State<Control>, path: Segments, mut request: Request) -> ApiResult<Response> {
+    let missing = || ApiError::not_found(Resource::Dyno);
+    let dyno: DynoId = path.get("dyno").parse().map_err(|_| missing())?;
+    if !tokens::equal(&dynos::attach_secret(&control, dyno), path.get("secret")) {
+        return Err(missing());
+    }
+    if !has_word(request.headers(), &UPGRADE, PROTOCOL) || !has_word(request.headers(), &CONNECTION, "upgrade") {
+        return Err(ApiError::bad_request(format!(
+            "Attaching needs the headers Connection: Upgrade, Upgrade: {PROTOCOL}."
+        )));
+    }
+    let upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let upgrade = upgrade.ok_or_else(|| ApiError::bad_request("This connection can't be upgraded."))?;
+    // The dyno gets its end now, so that one that waits for nobody is an ordinary error and not a silent stream.
+    let (ours, theirs) = tokio::io::duplex(MAX_PAYLOAD);
+    dynos::attach(&control, dyno, Box::new(theirs)).await?;
+    tokio::spawn(pass_on(upgrade, ours));
+    Ok((StatusCode::SWITCHING_PROTOCOLS, [(CONNECTION, "Upgrade"), (UPGRADE, PROTOCOL)]).into_response())
+}
+
+/// Until either side is gone; a client that never comes back is one that is gone.
+async fn pass_on(upgrade: OnUpgrade, mut dyno: DuplexStream) {
+    if let Ok(client) = upgrade.await {
+        // A broken connection is the end of the session, and the dyno's side of it says so in the app's log.
+        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut dyno).await;
+    }
+}
+
+fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(word))
+}

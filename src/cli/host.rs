@@ -1,0 +1,119 @@
+//! What happens on the box itself: starting a server, taking an instance away, and looking whether the box can do it.
+#![forbid(unsafe_code)]
+
+use super::context::{Context, ServerArgs, variable};
+use super::errors::{Failure, status};
+use super::output::{Colour, plain};
+use crate::client::DEFAULT_ROOT;
+use crate::doctor::{self, Check, Status};
+use crate::domain::instance::InstanceName;
+use clap::Args;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Start a server
+///
+/// Everything that lasts is kept in the root directory. Needs root. When the server is stopped, or killed, the apps go
+/// on running and the next server takes them over; to end an instance, use down.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "What is not given as an option comes from the environment, then from hokku.toml in the root directory.
+
+Examples:
+  # hokku server --root /var/lib/hokku
+  # hokku server --root ./state --name try --api 127.0.0.1:5001 --router 127.0.0.1:8081"
+)]
+pub struct Server {
+    /// Name of the instance, when several run on one box [default: default]
+    #[arg(long, value_name = "NAME", env = "HOKKU_NAME", hide_env_values = true)]
+    pub name: Option<InstanceName>,
+    /// Where the API and git listen [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "IP:PORT", env = "HOKKU_API", hide_env_values = true)]
+    pub api: Option<SocketAddr>,
+    /// Where the apps are served [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "IP:PORT", env = "HOKKU_ROUTER", hide_env_values = true)]
+    pub router: Option<SocketAddr>,
+    /// Domain below which each app has its name [default: localhost]
+    #[arg(long, value_name = "DOMAIN", env = "HOKKU_DOMAIN", hide_env_values = true)]
+    pub domain: Option<String>,
+}
+
+/// Stop an instance and take away every trace of it on the box
+///
+/// Ends its dynos, router and server, and removes its cgroups, network and sockets. The root directory with the apps'
+/// data stays unless --purge is given. Needs root.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  # hokku down --root ./state
+  # hokku down --root ./state --purge")]
+pub struct Down {
+    /// Name of the instance, when its root directory no longer tells
+    #[arg(long, value_name = "NAME", env = "HOKKU_NAME", hide_env_values = true)]
+    pub name: Option<InstanceName>,
+    /// Delete the root directory as well: all apps, releases and logs
+    #[arg(long)]
+    pub purge: bool,
+}
+
+/// The root directory by flag, environment or default.
+pub fn root(server: &ServerArgs) -> PathBuf {
+    let root = server.root.clone().or_else(|| variable("HOKKU_ROOT").map(PathBuf::from));
+    root.unwrap_or_else(|| DEFAULT_ROOT.into())
+}
+
+/// Check whether this box has what hokku needs
+///
+/// Ends with status 1 when something is missing.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  # hokku doctor
+  # hokku doctor --json")]
+pub(super) struct Doctor {
+    /// Print the checks as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn doctor(ctx: &Context, args: &Doctor) -> Result<u8, Failure> {
+    let root = root(ctx.server_args());
+    let checks = doctor::examine(root.exists().then_some(root.as_path()));
+    let missing = checks.iter().any(|check| check.status == Status::Missing);
+    if args.json {
+        let row = |check: &Check| {
+            json!({
+                "name": check.name, "status": word(check.status), "found": check.found, "advice": check.advice,
+            })
+        };
+        ctx.out.json(&checks.iter().map(row).collect())?;
+    } else {
+        print_checks(ctx, &checks)?;
+    }
+    Ok(if missing { status::ERROR } else { status::OK })
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Warning => "warning",
+        Status::Missing => "missing",
+    }
+}
+
+fn print_checks(ctx: &Context, checks: &[Check]) -> Result<(), Failure> {
+    let paint = ctx.out.paint();
+    let width = checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
+    for check in checks {
+        let colour = match check.status {
+            Status::Ok => Colour::Green,
+            Status::Warning => Colour::Yellow,
+            Status::Missing => Colour::Red,
+        };
+        let state = paint.with(colour, format_args!("{:7}", word(check.status)));
+        ctx.out.line(format_args!("{state}  {:width$}  {}", check.name, plain(&check.found)).to_string().trim_end())?;
+        for line in check.advice.iter().flat_map(|advice| advice.lines()) {
+            ctx.out.line(format_args!("{:9}{:width$}  → {}", "", "", plain(line)))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! Builds: from a source to a release, in the builder's hands once they are accepted.
+#![forbid(unsafe_code)]
+
+use super::{Control, ControlError, Resource};
+use crate::domain::actor::Actor;
+use crate::domain::app::{App, AppId};
+use crate::domain::build::{Build, BuildId};
+use crate::domain::log;
+use crate::logs::OutputReader;
+use crate::store;
+use crate::supervisor::builds::{BuildRequest, Source};
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use uuid::Uuid;
+
+/// What a client wants built.
+#[derive(Clone, Debug)]
+pub struct NewBuild {
+    pub source: NewSource,
+    /// What the client calls its source, for a push the commit.
+    pub version: Option<String>,
+    /// Instead of the app's own; empty for those.
+    pub buildpacks: Vec<String>,
+    /// Cancel it when the reader of its output goes away before the release is made.
+    pub attached: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum NewSource {
+    /// An archive that was put to `/sources/<secret>`; `checksum` as `SHA256:…`.
+    Uploaded { secret: String, checksum: Option<String> },
+    /// The app's last source again.
+    Last,
+}
+
+/// Builds that end with the reader of their output.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attached(Arc<Mutex<HashSet<BuildId>>>);
+
+impl Attached {
+    fn insert(&self, id: BuildId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    fn take(&self, id: BuildId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+}
+
+/// # Errors
+/// When there is no such source, its checksum is another, or the builder refuses.
+pub async fn create(control: &Control, actor: &Actor, app: App, new: NewBuild) -> Result<Build, ControlError> {
+    let archive = match new.source {
+        NewSource::Uploaded { secret, checksum } => Some(control.sources.take(&secret, checksum.as_deref())?),
+        NewSource::Last => None,
+    };
+    let version = new.version.map(|text| log::clean(text.as_bytes()).chars().take(200).collect::<String>());
+    let request = BuildRequest {
+        app,
+        actor: actor.clone(),
+        source: archive.clone().map_or(Source::Last, Source::Archive),
+        commit: version.clone().filter(|version| is_commit(version)),
+        version,
+        buildpacks: new.buildpacks,
+    };
+    let submitted = control.supervisor.builds().submit(request).await;
+    if let (Err(_), Some(path)) = (&submitted, archive) {
+        // Whatever the builder left of it.
+        let _ = std::fs::remove_file(path);
+    }
+    let build = submitted?;
+    if new.attached {
+        control.attached.insert(build.id);
+    }
+    Ok(build)
+}
+
+fn is_commit(version: &str) -> bool {
+    (7..=64).contains(&version.len()) && version.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Newest first.
+///
+/// # Errors
+/// When the store can't be read.
+pub async fn list(control: &Control, app: AppId) -> Result<Vec<Build>, ControlError> {
+    control.store.read(move |tx| Ok(store::builds::list(tx, app)?)).await
+}
+
+/// # Errors
+/// When the app has no such build.
+pub async fn find(control: &Control, app: AppId, id: &str) -> Result<Build, ControlError> {
+    let id: BuildId = id.parse().map_err(|_| ControlError::NotFound(Resource::Build))?;
+    let build: Option<Build> = control.store.read(move |tx| Ok::<_, ControlError>(store::builds::get(tx, id)?)).await?;
+    build.filter(|build| build.app == app).ok_or(ControlError::NotFound(Resource::Build))
+}
+
+/// # Errors
+/// When it has ended already or made its release.
+pub async fn cancel(control: &Control, app: AppId, id: &str) -> Result<Build, ControlError> {
+    let build = find(control, app, id).await?;
+    if build.status.is_final() || !control.supervisor.builds().cancel(build.id) {
+        return Err(ControlError::Conflict("That build can't be canceled any more.".into()));
+    }
+    Ok(build)
+}
+
+/// Forgets what earlier builds kept for later ones.
+///
+/// # Errors
+/// When the folder can't be removed.
+pub async fn purge_cache(control: &Control, app: AppId) -> Result<(), ControlError> {
+    let path = control.place.instance.root.join("cache").join(app.to_string());
+    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(path)).await.map_err(io::Error::other)?;
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The output of a build or release phase while it is read.
+#[derive(Debug)]
+pub struct Reading {
+    reader: OutputReader,
+    /// The build to cancel when this is dropped before its end.
+    attached: Option<(BuildId, Control)>,
+}
+
+impl Reading {
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Option<bytes::Bytes> {
+        let piece = self.reader.next().await;
+        if piece.is_none() {
+            self.attached = None;
+        }
+        piece
+    }
+
+    /// The server goes down: that is no wish of the reader's.
+    pub fn release(&mut self) {
+        self.attached = None;
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Some((build, control)) = self.attached.take() {
+            // Has no effect once the release is made.
+            control.supervisor.builds().cancel(build);
+        }
+    }
+}
+
+/// The output of a build or of a release's release phase, by the secret that its URL has.
+///
+/// # Errors
+/// When there is none or the secret is wrong.
+pub fn read_output(control: &Control, id: Uuid, secret: &str) -> Result<Reading, ControlError> {
+    if !super::tokens::equal(&output_secret(control, id), secret) {
+        return Err(ControlError::NotFound(Resource::Output));
+    }
+    let build = BuildId(id);
+    let reader = control.supervisor.builds().output(build).or_else(|| control.outputs.follow(id));
+    let reader = reader.ok_or(ControlError::NotFound(Resource::Output))?;
+    let attached = control.attached.take(build).then(|| (build, control.clone()));
+    Ok(Reading { reader, attached })
+}
+
+/// The secret part of the output's URL.
+pub fn output_secret(control: &Control, id: Uuid) -> String {
+    control.store.secret("output", id)
+}

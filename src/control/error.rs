@@ -1,0 +1,96 @@
+//! Why a use case did not do what was asked.
+#![forbid(unsafe_code)]
+
+use crate::domain::app::{AppName, AppNameError};
+use crate::domain::formation::FormationError;
+use crate::domain::procfile::ProcessTypeError;
+use crate::domain::release::ReleaseError;
+use crate::store::StoreError;
+use crate::supervisor::RunError;
+use crate::supervisor::builds::BuildError;
+use std::fmt;
+use std::io;
+
+/// What could not be found, in the words that clients compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    App,
+    Authorization,
+    Build,
+    Dyno,
+    Feature,
+    LogSession,
+    Output,
+    PipelineCoupling,
+    ProcessType,
+    Region,
+    Release,
+    Session,
+    Slug,
+    Source,
+    Stack,
+    User,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::App => "app",
+            Self::Authorization => "authorization",
+            Self::Build => "build",
+            Self::Dyno => "dyno",
+            Self::Feature => "feature",
+            Self::LogSession => "log session",
+            Self::Output => "output",
+            Self::PipelineCoupling => "pipeline coupling",
+            Self::ProcessType => "process type",
+            Self::Region => "region",
+            Self::Release => "release",
+            Self::Session => "session",
+            Self::Slug => "slug",
+            Self::Source => "source",
+            Self::Stack => "stack",
+            Self::User => "user",
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("couldn't find that {0}")]
+    NotFound(Resource),
+    #[error("no valid token")]
+    Denied,
+    #[error("name {0} is already taken")]
+    NameTaken(AppName),
+    #[error(transparent)]
+    AppName(#[from] AppNameError),
+    #[error(transparent)]
+    ProcessType(#[from] ProcessTypeError),
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    #[error(transparent)]
+    Formation(#[from] FormationError),
+    /// What a client sent that no other variant describes, as a sentence.
+    #[error("{0}")]
+    Invalid(String),
+    /// It is too late, or something else is under way.
+    #[error("{0}")]
+    Conflict(String),
+    #[error("the source is larger than {limit} bytes")]
+    SourceTooLarge { limit: u64 },
+    #[error("the checksum of the source is {found}, not {expected}")]
+    Checksum { expected: String, found: String },
+    #[error("the disk is full")]
+    DiskFull,
+    #[error("the upload broke off")]
+    BrokenUpload,
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("can't use the disk")]
+    Io(#[from] io::Error),
+}

@@ -1,0 +1,166 @@
+//! Who asks: tokens, and root on the Unix socket.
+#![forbid(unsafe_code)]
+
+use super::{Control, ControlError, Resource};
+use crate::domain::actor::Actor;
+use crate::store::accounts::Account;
+use crate::store::tokens::TokenRow;
+use crate::store::{self, StoreError};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+/// Where a request comes from, put into its extensions by the listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Over the Unix socket, with the uid that the kernel vouches for.
+    Local { uid: u32 },
+    /// Over TCP.
+    Network,
+}
+
+impl Peer {
+    pub fn is_root(self) -> bool {
+        self == Self::Local { uid: 0 }
+    }
+}
+
+/// A token's text shows whose it is when it turns up somewhere it should not be.
+const PREFIX: &str = "hokku_";
+
+/// Who makes a request with this `Authorization` header: `Bearer TOKEN`, or `Basic` with the token as the password.
+/// Root on the Unix socket needs none.
+///
+/// # Errors
+/// [`ControlError::Denied`] when there is no token or it is not valid.
+pub async fn authenticate(control: &Control, peer: Peer, authorization: Option<&str>) -> Result<Actor, ControlError> {
+    let token = authorization.and_then(token_in);
+    let actor: Result<Option<Actor>, StoreError> = match token {
+        Some(token) => {
+            let digest = digest(&token);
+            control.store.read(move |tx| store::tokens::actor_of(tx, &digest, Timestamp::now())).await
+        }
+        None if authorization.is_none() && peer.is_root() => {
+            control.store.read(|tx| Ok(Some(store::accounts::admin(tx)?.actor()))).await
+        }
+        None => Ok(None),
+    };
+    actor?.ok_or(ControlError::Denied)
+}
+
+fn token_in(authorization: &str) -> Option<String> {
+    let (scheme, value) = authorization.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(value.trim().to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(value.trim()).ok()?).ok()?;
+    Some(decoded.split_once(':')?.1.to_owned())
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+/// Compares secrets in a time that says nothing about where they differ.
+pub fn equal(one: &str, other: &str) -> bool {
+    digest(one) == digest(other)
+}
+
+/// Makes a token; its text is shown this once.
+///
+/// # Errors
+/// When there are no random numbers or the store refuses.
+pub async fn create(
+    control: &Control,
+    actor: &Actor,
+    description: &str,
+    lifetime: Option<SignedDuration>,
+) -> Result<(TokenRow, String), ControlError> {
+    let mut random = [0; 24];
+    getrandom::fill(&mut random).map_err(StoreError::Random)?;
+    let token = format!("{PREFIX}{}", hex::encode(random));
+    let (digest, account, description) = (digest(&token), actor.id, description.to_owned());
+    let expires_at = match lifetime {
+        Some(lifetime) => Some(
+            Timestamp::now()
+                .checked_add(lifetime)
+                .map_err(|_| ControlError::Invalid("That is too long for a token to live.".into()))?,
+        ),
+        None => None,
+    };
+    let row = control
+        .store
+        .write(move |tx| Ok::<_, ControlError>(store::tokens::insert(tx, account, &digest, &description, expires_at)?))
+        .await?;
+    Ok((row, token))
+}
+
+/// # Errors
+/// When the store can't be read.
+pub async fn list(control: &Control, actor: &Actor) -> Result<Vec<TokenRow>, ControlError> {
+    let account = actor.id;
+    control.store.read(move |tx| Ok(store::tokens::list(tx, account, Timestamp::now())?)).await
+}
+
+/// By UUID, or `~` for the one that the request came with.
+///
+/// # Errors
+/// When there is no such token of this account.
+pub async fn find(
+    control: &Control,
+    actor: &Actor,
+    which: &str,
+    authorization: Option<&str>,
+) -> Result<TokenRow, ControlError> {
+    let missing = || ControlError::NotFound(Resource::Authorization);
+    let account = actor.id;
+    let row: Option<TokenRow> = if which == "~" {
+        let digest = digest(&authorization.and_then(token_in).ok_or_else(missing)?);
+        control.store.read(move |tx| Ok::<_, ControlError>(store::tokens::by_digest(tx, &digest)?)).await?
+    } else {
+        let id: Uuid = which.parse().map_err(|_| missing())?;
+        control.store.read(move |tx| Ok::<_, ControlError>(store::tokens::get(tx, account, id)?)).await?
+    };
+    row.ok_or_else(missing)
+}
+
+/// # Errors
+/// When it has gone meanwhile.
+pub async fn delete(control: &Control, actor: &Actor, id: Uuid) -> Result<(), ControlError> {
+    let account = actor.id;
+    let deleted = control.store.write(move |tx| Ok::<_, ControlError>(store::tokens::delete(tx, account, id)?)).await?;
+    if deleted { Ok(()) } else { Err(ControlError::NotFound(Resource::Authorization)) }
+}
+
+/// The account behind an actor.
+///
+/// # Errors
+/// When it has gone meanwhile.
+pub async fn account(control: &Control, actor: &Actor) -> Result<Account, ControlError> {
+    let id = actor.id;
+    let account = control.store.read(move |tx| Ok::<_, ControlError>(store::accounts::get(tx, id)?)).await?;
+    account.ok_or(ControlError::NotFound(Resource::User))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_found_in_both_schemes() {
+        let basic = |text: &str| token_in(&format!("Basic {}", STANDARD.encode(text)));
+        assert_eq!(token_in("Bearer abc").as_deref(), Some("abc"));
+        assert_eq!(token_in("bearer abc").as_deref(), Some("abc"));
+        assert_eq!(basic(":abc").as_deref(), Some("abc"));
+        assert_eq!(basic("me@example.com:a:b").as_deref(), Some("a:b"));
+        assert_eq!(basic("abc"), None);
+        for bad in ["abc", "Basic %%%", "Digest abc", ""] {
+            assert_eq!(token_in(bad), None, "{bad}");
+        }
+    }
+}

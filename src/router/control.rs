@@ -1,0 +1,333 @@
+//! The router's side of `router.sock`: tables in; acknowledgements, drained dynos and access lines out.
+#![forbid(unsafe_code)]
+
+use super::access::Access;
+use super::protocol::{FromRouter, FromServer, PROTOCOL};
+use super::table::Registry;
+use super::worker::Install;
+use crate::domain::app::AppId;
+use crate::domain::dyno::DynoId;
+use crate::domain::route::RouteTable;
+use crate::sys::inherit;
+use jiff::Timestamp;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// How often the counts of dynos that somebody waits for are looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long the last words of a server that is gone, or is being replaced, are waited for.
+const FAREWELL: Duration = Duration::from_millis(200);
+/// Bytes of one write.
+const BATCH: usize = 64 << 10;
+
+/// What the control task keeps: the one owner of the registry, the tables and the unsent lines.
+#[derive(Debug)]
+pub(super) struct Control {
+    registry: RefCell<Registry>,
+    workers: Vec<mpsc::UnboundedSender<Install>>,
+    outbox: RefCell<Outbox>,
+    /// There is something to send.
+    filled: Notify,
+    /// Copies of all listening sockets, to be handed to servers.
+    sockets: Vec<OwnedFd>,
+}
+
+impl Control {
+    pub(super) fn new(workers: Vec<mpsc::UnboundedSender<Install>>, sockets: Vec<OwnedFd>, unsent: usize) -> Rc<Self> {
+        Rc::new(Self {
+            registry: RefCell::default(),
+            workers,
+            outbox: RefCell::new(Outbox::new(unsent)),
+            filled: Notify::new(),
+            sockets,
+        })
+    }
+
+    /// Has all workers work by `table`; returns once they do.
+    pub(super) async fn install(&self, table: &RouteTable) {
+        let routes = Arc::new(self.registry.borrow_mut().routes(table));
+        let mut answers = Vec::new();
+        for worker in &self.workers {
+            let (installed, answer) = oneshot::channel();
+            // A worker that is gone takes the process with it.
+            let _ = worker.send(Install { routes: Arc::clone(&routes), installed });
+            answers.push(answer);
+        }
+        for answer in answers {
+            let _ = answer.await;
+        }
+    }
+
+    /// Keeps lines until a server has them.
+    pub(super) async fn collect(&self, mut lines: mpsc::UnboundedReceiver<Vec<Access>>) {
+        while let Some(batch) = lines.recv().await {
+            let mut outbox = self.outbox.borrow_mut();
+            for line in batch {
+                outbox.push(line);
+            }
+            drop(outbox);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Serves one server after the other; a new one takes the place of the one before.
+    pub(super) async fn listen(self: Rc<Self>, listener: UnixListener, first: Option<UnixStream>) {
+        let serve = |stream| tokio::task::spawn_local(Rc::clone(&self).serve(stream));
+        let mut current = first.map(serve);
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    if let Some(mut before) = current.take()
+                        && tokio::time::timeout(FAREWELL, &mut before).await.is_err()
+                    {
+                        before.abort();
+                    }
+                    current = Some(serve(stream));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a server");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self: Rc<Self>, stream: UnixStream) {
+        if let Err(error) = self.greet(&stream).await {
+            tracing::warn!(%error, "a server went away at once");
+            return;
+        }
+        self.outbox.borrow_mut().begin();
+        self.filled.notify_one();
+        let (reader, writer) = stream.into_split();
+        let watched = Watched::default();
+        let mut reading = pin!(self.read(reader, &watched));
+        tokio::select! {
+            _ = &mut reading => {}
+            () = self.watch(&watched) => {}
+            // The server is gone; what it said before is still to be heard, or its successor gets lines twice.
+            _ = self.write(writer) => {
+                let _ = tokio::time::timeout(FAREWELL, reading).await;
+            }
+        }
+    }
+
+    async fn greet(&self, stream: &UnixStream) -> io::Result<()> {
+        let fds: Vec<_> = self.sockets.iter().map(AsFd::as_fd).collect();
+        stream.async_io(Interest::WRITABLE, || inherit::send_fds(stream, &fds)).await
+    }
+
+    async fn read(&self, reader: OwnedReadHalf, watched: &Watched) -> io::Result<()> {
+        let mut lines = BufReader::new(reader).lines();
+        while let Some(line) = lines.next_line().await? {
+            match FromServer::parse(&line) {
+                Some(FromServer::Table(table)) => {
+                    self.install(&table).await;
+                    self.reply(&FromRouter::Installed { version: table.version });
+                }
+                Some(FromServer::Watch(dyno)) => {
+                    watched.dynos.borrow_mut().push(dyno);
+                    watched.added.notify_one();
+                }
+                Some(FromServer::Seen { number }) => {
+                    self.outbox.borrow_mut().seen(number);
+                    self.filled.notify_one();
+                }
+                None => tracing::warn!(line = line.get(..80).unwrap_or(&line), "the server said something unknown"),
+            }
+        }
+        Ok(())
+    }
+
+    fn reply(&self, message: &FromRouter) {
+        self.outbox.borrow_mut().replies.push(message.encode());
+        self.filled.notify_one();
+    }
+
+    async fn write(&self, mut writer: OwnedWriteHalf) -> io::Result<()> {
+        loop {
+            let batch = self.outbox.borrow_mut().batch();
+            if batch.is_empty() {
+                self.filled.notified().await;
+            } else {
+                writer.write_all(batch.as_bytes()).await?;
+            }
+        }
+    }
+
+    /// Says of each watched dyno, once, that it has nothing to do any more.
+    async fn watch(&self, watched: &Watched) {
+        loop {
+            if watched.dynos.borrow().is_empty() {
+                watched.added.notified().await;
+            }
+            let idle = |dyno: &mut DynoId| self.registry.borrow().open(*dyno) == 0;
+            let drained: Vec<DynoId> = watched.dynos.borrow_mut().extract_if(.., idle).collect();
+            for dyno in drained {
+                self.reply(&FromRouter::Drained { dyno });
+            }
+            // Looking now and then is cheaper than a message for each request's end.
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Dynos that the server waits for.
+#[derive(Debug, Default)]
+struct Watched {
+    dynos: RefCell<Vec<DynoId>>,
+    added: Notify,
+}
+
+/// A line, and how many it stands for: one, or those that were dropped.
+#[derive(Debug)]
+struct Entry {
+    access: Access,
+    count: u64,
+}
+
+/// Access lines until a server has kept them, within bounds; drops are counted and said.
+#[derive(Debug)]
+struct Outbox {
+    limit: usize,
+    lines: VecDeque<Entry>,
+    bytes: usize,
+    /// The number of the first of `lines`.
+    first: u64,
+    /// How many of `lines` this server has been sent.
+    sent: usize,
+    replies: Vec<String>,
+    dropped: BTreeMap<AppId, (u64, Timestamp)>,
+}
+
+impl Outbox {
+    fn new(limit: usize) -> Self {
+        let (lines, dropped) = (VecDeque::new(), BTreeMap::new());
+        Self { limit, lines, bytes: 0, first: 0, sent: 0, replies: Vec::new(), dropped }
+    }
+
+    fn push(&mut self, access: Access) {
+        self.keep(Entry { access, count: 1 });
+        while self.bytes > self.limit
+            && let Some(lost) = self.pop()
+        {
+            self.dropped.entry(lost.access.app).or_insert((0, lost.access.at)).0 += lost.count;
+        }
+    }
+
+    fn keep(&mut self, entry: Entry) {
+        self.bytes += weight(&entry);
+        self.lines.push_back(entry);
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.lines.pop_front()?;
+        self.bytes -= weight(&entry);
+        self.first += 1;
+        self.sent = self.sent.saturating_sub(1);
+        Some(entry)
+    }
+
+    /// A new server: it gets everything that no server has kept.
+    fn begin(&mut self) {
+        self.sent = 0;
+        self.replies = vec![FromRouter::Hello { protocol: PROTOCOL }.encode()];
+        self.confess();
+    }
+
+    fn seen(&mut self, number: u64) {
+        while self.first <= number && self.sent > 0 {
+            self.pop();
+        }
+        self.confess();
+    }
+
+    /// A line for each app that lost some; it drops no other.
+    fn confess(&mut self) {
+        for (app, (count, since)) in std::mem::take(&mut self.dropped) {
+            let line = format!("at=warning desc=\"Access lines dropped\" count={count} since={since:.3}");
+            self.keep(Entry { access: Access { app, at: Timestamp::now(), line }, count });
+        }
+    }
+
+    /// What to write next; empty if there is nothing.
+    fn batch(&mut self) -> String {
+        let mut batch = self.replies.drain(..).collect::<String>();
+        while batch.len() < BATCH
+            && let Some(entry) = self.lines.get(self.sent)
+        {
+            let number = self.first + self.sent as u64;
+            batch.push_str(&FromRouter::Access { number, access: entry.access.clone() }.encode());
+            self.sent += 1;
+        }
+        batch
+    }
+}
+
+fn weight(entry: &Entry) -> usize {
+    size_of::<Entry>() + entry.access.line.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn access(line: &str) -> Access {
+        Access { app: AppId(Uuid::from_u128(1)), at: Timestamp::UNIX_EPOCH, line: line.into() }
+    }
+
+    fn sent(outbox: &mut Outbox) -> Vec<String> {
+        let batch = outbox.batch();
+        let lines = batch.lines().filter_map(|line| match FromRouter::parse(line)? {
+            FromRouter::Access { number, access } => Some(format!("{number} {}", access.line)),
+            _ => None,
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn a_new_server_gets_what_no_server_has_kept() {
+        let mut outbox = Outbox::new(10_000);
+        for line in ["a", "b", "c"] {
+            outbox.push(access(line));
+        }
+        outbox.begin();
+        assert_eq!(sent(&mut outbox), ["0 a", "1 b", "2 c"]);
+        outbox.seen(1);
+        outbox.push(access("d"));
+        assert_eq!(sent(&mut outbox), ["3 d"]);
+        outbox.begin();
+        assert_eq!(sent(&mut outbox), ["2 c", "3 d"]);
+    }
+
+    #[test]
+    fn lines_that_find_no_room_are_counted_and_said() {
+        let mut outbox = Outbox::new(3 * weight(&Entry { access: access("0"), count: 1 }));
+        for n in 0..9 {
+            outbox.push(access(&n.to_string()));
+        }
+        let (mut kept, mut said) = (0, 0);
+        for _ in 0..4 {
+            outbox.begin();
+            for line in sent(&mut outbox) {
+                match line.split_once("dropped\" count=") {
+                    Some((_, rest)) => said += rest.split(' ').next().unwrap().parse::<u64>().unwrap(),
+                    None => kept += 1,
+                }
+            }
+            outbox.seen(u64::MAX);
+        }
+        assert_eq!((kept, said), (3, 6));
+    }
+}

@@ -1,0 +1,566 @@
+//! The server's side: finds, starts, replaces and instructs the router's process.
+#![forbid(unsafe_code)]
+
+use super::access::Access;
+use super::protocol::{FromRouter, FromServer, MAX_LINE, PROTOCOL};
+use super::settings::Settings;
+use crate::domain::dyno::DynoId;
+use crate::domain::instance::Instance;
+use crate::domain::route::RouteTable;
+use crate::sys::inherit;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::collections::HashMap;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZero;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::process::Child;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+/// Why there is no router.
+#[derive(Debug, thiserror::Error)]
+pub enum RouterError {
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot make {}", path.display())]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("cannot start the router")]
+    Start(#[source] io::Error),
+    #[error("the router does not answer")]
+    Greeting(#[source] io::Error),
+    #[error("cannot end the router that runs")]
+    Stop(#[source] io::Error),
+}
+
+/// How to start a router; the default is right for a server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The `hokku` binary.
+    pub executable: PathBuf,
+    pub settings: Settings,
+    /// Threads, each with a listening socket; one a core by default.
+    pub workers: Option<NonZero<usize>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { executable: "/proc/self/exe".into(), settings: Settings::default(), workers: None }
+    }
+}
+
+/// The running router; dropping all clones leaves it running.
+#[derive(Clone, Debug)]
+pub struct Router {
+    commands: mpsc::UnboundedSender<Command>,
+    installed: watch::Receiver<u64>,
+    pid: watch::Receiver<i32>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Publish(Box<RouteTable>),
+    Watch(DynoId, oneshot::Sender<()>),
+}
+
+/// How long a router may take to say hello, and to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Router {
+    /// Adopts the instance's running router, or binds `listen` and starts one; replaces it whenever it dies. Access
+    /// lines come through `access`. Also returns the address it listens on.
+    ///
+    /// # Errors
+    /// The address is taken, or no router could be started.
+    pub async fn start(
+        instance: &Instance,
+        listen: SocketAddr,
+        access: mpsc::UnboundedSender<Access>,
+    ) -> Result<(Self, SocketAddr), RouterError> {
+        Self::start_with(instance, listen, Options::default(), access).await
+    }
+
+    /// The same with other than the usual timers, limits, threads or binary. A router that is adopted keeps its own.
+    ///
+    /// # Errors
+    /// As [`Router::start`].
+    pub async fn start_with(
+        instance: &Instance,
+        listen: SocketAddr,
+        options: Options,
+        access: mpsc::UnboundedSender<Access>,
+    ) -> Result<(Self, SocketAddr), RouterError> {
+        let paths = Paths::of(instance)?;
+        let mut sockets = None;
+        let mut process = None;
+        if let Some(found) = Process::find(&paths).await? {
+            let fits = found.sockets.fits(listen);
+            if fits && found.protocol == PROTOCOL {
+                process = Some(found.process);
+            } else {
+                found.process.end().await.map_err(RouterError::Stop)?;
+            }
+            sockets = fits.then_some(found.sockets);
+        }
+        let sockets = match sockets {
+            Some(sockets) => sockets,
+            None => Sockets::bind(&paths, listen, options.workers).await?,
+        };
+        let process = match process {
+            Some(process) => process,
+            None => Process::spawn(&paths, &options, &sockets).await?,
+        };
+        let address = sockets.address().map_err(|source| RouterError::Listen { address: listen, source })?;
+
+        let (commands, received) = mpsc::unbounded_channel();
+        let (installed, installed_seen) = watch::channel(0);
+        let (pid, pid_seen) = watch::channel(process.pid);
+        let (table, watched) = (None, HashMap::new());
+        let driver = Driver { paths, options, sockets, commands: received, access, installed, pid, table, watched };
+        tokio::spawn(driver.run(process));
+        Ok((Self { commands, installed: installed_seen, pid: pid_seen }, address))
+    }
+
+    /// Has the router work by `table`, now and after a restart of either side.
+    pub fn publish(&self, table: RouteTable) {
+        // The driver ends before its handles only when the router was stopped for good.
+        let _ = self.commands.send(Command::Publish(Box::new(table)));
+    }
+
+    /// Resolves once all requests are routed by the table of that version (given to this handle) or a later one; never,
+    /// if the router was stopped for good.
+    pub async fn acknowledged(&self, version: u64) {
+        if self.installed.clone().wait_for(|installed| *installed >= version).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether the dyno has no request and no WebSocket any more, waiting for that for up to `within`. Only sensible
+    /// once a table without it has been acknowledged.
+    pub async fn drained(&self, dyno: DynoId, within: Duration) -> bool {
+        let (done, answer) = oneshot::channel();
+        let asked = self.commands.send(Command::Watch(dyno, done)).is_ok();
+        asked && timeout(within, answer).await.is_ok_and(|answer| answer.is_ok())
+    }
+
+    /// The router's process id; another one once it had to be replaced.
+    pub fn pid(&self) -> i32 {
+        *self.pid.borrow()
+    }
+
+    /// Ends the instance's router, if one runs, for good: also a server's [`Router`] does not start it again.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn stop(instance: &Instance) -> Result<(), RouterError> {
+        let paths = Paths { run: instance.run.clone(), uid: instance.helper_uid() };
+        let stream = UnixStream::connect(paths.socket()).await;
+        // Before it ends: whoever sees it end looks whether the socket is still there.
+        for file in [paths.socket(), paths.routes(), paths.log()] {
+            match std::fs::remove_file(&file) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(RouterError::Socket { path: file, source });
+                }
+                _ => {}
+            }
+        }
+        match stream {
+            Ok(stream) => {
+                Process::at(stream, &paths).map_err(RouterError::Stop)?.end().await.map_err(RouterError::Stop)
+            }
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Where things are, and whose the process is.
+#[derive(Clone, Debug)]
+struct Paths {
+    run: PathBuf,
+    uid: u32,
+}
+
+impl Paths {
+    fn of(instance: &Instance) -> Result<Self, RouterError> {
+        let run = instance.run.clone();
+        std::fs::create_dir_all(&run).map_err(|source| RouterError::Socket { path: run.clone(), source })?;
+        Ok(Self { run, uid: instance.helper_uid() })
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.run.join("router.sock")
+    }
+
+    fn routes(&self) -> PathBuf {
+        self.run.join("routes.json")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.run.join("router.log")
+    }
+}
+
+/// Listens on `address` with one socket for each worker; together they form one group among which the kernel spreads
+/// connections.
+pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    if address.port() != 0 {
+        // A group takes in any socket of the same user, so another instance's router would share the port unnoticed.
+        TcpListener::bind(address)?;
+    }
+    let mut listeners = Vec::<TcpListener>::new();
+    for _ in 0..workers.clamp(1, inherit::MAX_FDS - 1) {
+        let address = listeners.first().map_or(Ok(address), TcpListener::local_addr)?;
+        listeners.push(listener(address)?);
+    }
+    Ok(listeners)
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    bind(&socket, &address)?;
+    listen(&socket, 4096)?;
+    Ok(socket.into())
+}
+
+/// All listening sockets; the server's copies, kept so that they outlive any router.
+#[derive(Debug)]
+struct Sockets {
+    control: OwnedFd,
+    clients: Vec<TcpListener>,
+}
+
+impl Sockets {
+    async fn bind(paths: &Paths, listen: SocketAddr, workers: Option<NonZero<usize>>) -> Result<Self, RouterError> {
+        let workers = workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
+        // Another instance's probe of the same port, or a router that ended this very moment, is gone in a while.
+        let begun = Instant::now();
+        let clients = loop {
+            match bind(listen, workers) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < Duration::from_millis(300) =>
+                {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                outcome => break outcome.map_err(|source| RouterError::Listen { address: listen, source })?,
+            }
+        };
+        let path = paths.socket();
+        let control = control_socket(&path).map_err(|source| RouterError::Socket { path, source })?;
+        Ok(Self { control, clients })
+    }
+
+    fn of(mut fds: Vec<OwnedFd>) -> io::Result<Self> {
+        if fds.len() < 2 {
+            return Err(io::Error::other("it gave no listening sockets"));
+        }
+        let clients = fds.split_off(1).into_iter().map(TcpListener::from).collect();
+        Ok(Self { control: fds.remove(0), clients })
+    }
+
+    fn address(&self) -> io::Result<SocketAddr> {
+        self.clients[0].local_addr()
+    }
+
+    fn fits(&self, wanted: SocketAddr) -> bool {
+        let port_fits = |port| wanted.port() == 0 || wanted.port() == port;
+        self.address().is_ok_and(|address| address.ip() == wanted.ip() && port_fits(address.port()))
+    }
+}
+
+/// Bound, but not listening yet: the router does that.
+fn control_socket(path: &Path) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+    Ok(socket)
+}
+
+/// A router's process and the connection to it.
+#[derive(Debug)]
+struct Process {
+    stream: UnixStream,
+    /// What was read of the next line.
+    buffer: Vec<u8>,
+    pid: i32,
+    pidfd: OwnedFd,
+    /// Ours to reap, if this server started it.
+    child: Option<Child>,
+}
+
+/// A router that was running already.
+#[derive(Debug)]
+struct Found {
+    process: Process,
+    sockets: Sockets,
+    protocol: u32,
+}
+
+impl Process {
+    /// Looks for a running router.
+    async fn find(paths: &Paths) -> Result<Option<Found>, RouterError> {
+        let Ok(stream) = UnixStream::connect(paths.socket()).await else { return Ok(None) };
+        let mut process = Self::at(stream, paths).map_err(RouterError::Greeting)?;
+        match timeout(PATIENCE, process.greeting()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok((sockets, protocol)) => Ok(Some(Found { process, sockets, protocol })),
+            Err(error) => {
+                tracing::warn!(%error, pid = process.pid, "the running router does not answer and is replaced");
+                process.end().await.map_err(RouterError::Stop)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The process that listens at the other end of `stream`.
+    fn at(stream: UnixStream, paths: &Paths) -> io::Result<Self> {
+        let peer = stream.peer_cred()?;
+        let pid = peer.pid().unwrap_or(0);
+        // The kernel says who listens; that it is really a router of ours keeps a stranger from being ended.
+        let listener_is_ours = [0, paths.uid].contains(&peer.uid());
+        let process = Pid::from_raw(pid).filter(|_| listener_is_ours);
+        let process = process.ok_or_else(|| io::Error::other("a stranger listens on the router's socket"))?;
+        Ok(Self { stream, buffer: Vec::new(), pid, pidfd: pidfd_open(process, PidfdFlags::empty())?, child: None })
+    }
+
+    async fn spawn(paths: &Paths, options: &Options, sockets: &Sockets) -> Result<Self, RouterError> {
+        let mut process = Self::exec(paths, options, sockets).map_err(RouterError::Start)?;
+        let greeting = timeout(PATIENCE, process.greeting()).await;
+        match greeting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(_) => Ok(process),
+            Err(error) => {
+                process.end().await.map_err(RouterError::Stop)?;
+                Err(RouterError::Greeting(error))
+            }
+        }
+    }
+
+    fn exec(paths: &Paths, options: &Options, sockets: &Sockets) -> io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let control = sockets.control.as_raw_fd();
+        let mut fds: Vec<_> = sockets.clients.iter().map(AsRawFd::as_raw_fd).collect();
+        let list = fds.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        fds.extend([control, theirs.as_raw_fd()]);
+        let mut command = std::process::Command::new(&options.executable);
+        command.arg0("hokku").arg("router").arg("--run").arg(&paths.run).args(["--fd", &list]);
+        command.args(["--control", &control.to_string(), "--server", &theirs.as_raw_fd().to_string()]);
+        command.args(["--uid", &paths.uid.to_string()]);
+        command.args(["--settings", &serde_json::to_string(&options.settings).map_err(io::Error::other)?]);
+        // It outlives this process: it must not hold its terminal, its pipes or its directory.
+        let log = std::fs::File::create(paths.log())?;
+        command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        inherit::pass(&mut command, fds);
+        let child = tokio::process::Command::from(command).spawn()?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0);
+        let process = Pid::from_raw(pid).ok_or_else(|| io::Error::other("it ended at once"))?;
+        let pidfd = pidfd_open(process, PidfdFlags::empty())?;
+        Ok(Self { stream: UnixStream::from_std(ours)?, buffer: Vec::new(), pid, pidfd, child: Some(child) })
+    }
+
+    async fn greeting(&mut self) -> io::Result<(Sockets, u32)> {
+        let stream = &self.stream;
+        let fds = stream.async_io(Interest::READABLE, || inherit::receive_fds(stream)).await?;
+        let sockets = Sockets::of(fds)?;
+        loop {
+            if let Some(line) = self.line() {
+                return match FromRouter::parse(&line) {
+                    Some(FromRouter::Hello { protocol }) => Ok((sockets, protocol)),
+                    _ => Err(io::Error::other("it does not say hello")),
+                };
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// The next whole line that has been read.
+    fn line(&mut self) -> Option<String> {
+        let end = self.buffer.iter().position(|&byte| byte == b'\n')?;
+        let line = self.buffer.drain(..=end).collect::<Vec<u8>>();
+        Some(String::from_utf8_lossy(&line[..end]).into_owned())
+    }
+
+    /// All whole lines that have been read.
+    fn lines(&mut self) -> Vec<u8> {
+        let end = self.buffer.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        self.buffer.drain(..end).collect()
+    }
+
+    /// Reads on. Cancel-safe.
+    async fn fill(&mut self) -> io::Result<()> {
+        if self.buffer.len() > MAX_LINE {
+            return Err(io::Error::other("its line is too long"));
+        }
+        if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+
+    /// Ends the process and waits until it has.
+    async fn end(mut self) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Err(rustix::io::Errno::SRCH) | Ok(()) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(child) = &mut self.child {
+            child.wait().await?;
+            return Ok(());
+        }
+        let begun = Instant::now();
+        while !ended(&self.pidfd)? {
+            if begun.elapsed() > PATIENCE {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+}
+
+/// The process has ended (its pidfd has become readable).
+fn ended(pidfd: &OwnedFd) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+    Ok(poll(&mut polled, Some(&Timespec::default()))? > 0)
+}
+
+/// The task behind the handles.
+#[derive(Debug)]
+struct Driver {
+    paths: Paths,
+    options: Options,
+    sockets: Sockets,
+    commands: mpsc::UnboundedReceiver<Command>,
+    access: mpsc::UnboundedSender<Access>,
+    installed: watch::Sender<u64>,
+    pid: watch::Sender<i32>,
+    /// The newest table.
+    table: Option<Box<RouteTable>>,
+    watched: HashMap<DynoId, Vec<oneshot::Sender<()>>>,
+}
+
+impl Driver {
+    async fn run(mut self, mut process: Process) {
+        loop {
+            let begun = Instant::now();
+            let Err(error) = self.serve(&mut process).await else { return };
+            if let Err(error) = process.end().await {
+                tracing::error!(%error, "the router's process does not end");
+            }
+            if !self.paths.socket().exists() {
+                return;
+            }
+            tracing::error!(%error, "the router is gone and is started again");
+            // One that dies at once is not started in a tight loop.
+            if begun.elapsed() < Duration::from_secs(1) {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            process = loop {
+                match Process::spawn(&self.paths, &self.options, &self.sockets).await {
+                    Ok(process) => break process,
+                    Err(error) => tracing::error!(%error, "the router cannot be started; trying again"),
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            };
+            self.pid.send_replace(process.pid);
+        }
+    }
+
+    /// Talks to one process; `Ok` once no handle is left.
+    async fn serve(&mut self, process: &mut Process) -> io::Result<()> {
+        if let Some(table) = self.table.clone() {
+            send(process, &FromServer::Table(table)).await?;
+        }
+        for &dyno in self.watched.keys() {
+            send(process, &FromServer::Watch(dyno)).await?;
+        }
+        loop {
+            let mut seen = None;
+            for line in String::from_utf8_lossy(&process.lines()).lines() {
+                seen = self.hear(line).or(seen);
+            }
+            if let Some(number) = seen {
+                send(process, &FromServer::Seen { number }).await?;
+            }
+            tokio::select! {
+                filled = process.fill() => filled?,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.obey(command, process).await?,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Returns the number of an access line that has been passed on.
+    fn hear(&mut self, line: &str) -> Option<u64> {
+        match FromRouter::parse(line) {
+            Some(FromRouter::Access { number, access }) => {
+                // Nobody listens: then nobody wants them.
+                let _ = self.access.send(access);
+                return Some(number);
+            }
+            Some(FromRouter::Installed { version }) => {
+                self.installed.send_replace(version);
+            }
+            Some(FromRouter::Drained { dyno }) => {
+                for done in self.watched.remove(&dyno).unwrap_or_default() {
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.send(());
+                }
+            }
+            Some(FromRouter::Hello { .. }) => {}
+            None => tracing::warn!("the router said something unknown"),
+        }
+        None
+    }
+
+    async fn obey(&mut self, command: Command, process: &mut Process) -> io::Result<()> {
+        match command {
+            Command::Publish(table) => {
+                // Also a router that is started while this server is gone finds it.
+                if let Err(error) = write_routes(&self.paths.routes(), &table) {
+                    tracing::error!(%error, "cannot write the routes");
+                }
+                self.table = Some(table.clone());
+                send(process, &FromServer::Table(table)).await
+            }
+            Command::Watch(dyno, done) => {
+                let waiting = self.watched.entry(dyno).or_default();
+                waiting.retain(|done| !done.is_closed());
+                waiting.push(done);
+                send(process, &FromServer::Watch(dyno)).await
+            }
+        }
+    }
+}
+
+async fn send(process: &mut Process, message: &FromServer) -> io::Result<()> {
+    process.stream.write_all(message.encode().as_bytes()).await
+}
+
+/// Replaces the file in one step: no reader ever sees half a table.
+fn write_routes(path: &Path, table: &RouteTable) -> io::Result<()> {
+    let temporary = path.with_extension("json.new");
+    let mut file = std::fs::File::create(&temporary)?;
+    file.set_permissions(PermissionsExt::from_mode(0o600))?;
+    file.write_all(&serde_json::to_vec(table)?)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
+}

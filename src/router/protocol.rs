@@ -1,0 +1,124 @@
+//! What server and router say to each other over `router.sock`.
+//!
+//! Lines, each a letter and its arguments. The router's first byte comes with its listening sockets (`SCM_RIGHTS`):
+//! the one of `router.sock` itself, then those of clients.
+//!
+//! ```text
+//! router: H <protocol>                     hello            server: T <table as JSON>   work by this table
+//!         K <version>                      works by it              W <dyno id>         say when it has no request
+//!         I <dyno id>                      has no request           S <number>          lines up to this one are kept
+//!         A <number> <app id> <µs> <line>  access line
+//! ```
+#![forbid(unsafe_code)]
+
+use super::access::Access;
+use crate::domain::app::AppId;
+use crate::domain::dyno::DynoId;
+use crate::domain::route::RouteTable;
+use jiff::Timestamp;
+
+/// Changes whenever either side would misunderstand the other.
+pub(super) const PROTOCOL: u32 = 1;
+
+/// The longest line of the router's that the server reads: the router faces the Internet and is not trusted.
+pub(super) const MAX_LINE: usize = 64 << 10;
+
+#[derive(Debug, PartialEq)]
+pub(super) enum FromRouter {
+    Hello { protocol: u32 },
+    Installed { version: u64 },
+    Drained { dyno: DynoId },
+    Access { number: u64, access: Access },
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum FromServer {
+    Table(Box<RouteTable>),
+    Watch(DynoId),
+    Seen { number: u64 },
+}
+
+impl FromRouter {
+    pub(super) fn encode(&self) -> String {
+        match self {
+            Self::Hello { protocol } => format!("H {protocol}\n"),
+            Self::Installed { version } => format!("K {version}\n"),
+            Self::Drained { dyno } => format!("I {dyno}\n"),
+            Self::Access { number, access: Access { app, at, line } } => {
+                format!("A {number} {app} {} {line}\n", at.as_microsecond())
+            }
+        }
+    }
+
+    /// `None` for what is none of the above.
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let (letter, rest) = line.split_once(' ')?;
+        Some(match letter {
+            "H" => Self::Hello { protocol: rest.parse().ok()? },
+            "K" => Self::Installed { version: rest.parse().ok()? },
+            "I" => Self::Drained { dyno: rest.parse().ok()? },
+            "A" => {
+                let mut fields = rest.splitn(4, ' ');
+                let number = fields.next()?.parse().ok()?;
+                let app: AppId = fields.next()?.parse().ok()?;
+                let at = Timestamp::from_microsecond(fields.next()?.parse().ok()?).ok()?;
+                Self::Access { number, access: Access { app, at, line: fields.next()?.to_owned() } }
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl FromServer {
+    pub(super) fn encode(&self) -> String {
+        match self {
+            Self::Table(table) => {
+                format!("T {}\n", serde_json::to_string(table).expect("a route table is plain data"))
+            }
+            Self::Watch(dyno) => format!("W {dyno}\n"),
+            Self::Seen { number } => format!("S {number}\n"),
+        }
+    }
+
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let (letter, rest) = line.split_once(' ')?;
+        Some(match letter {
+            "T" => Self::Table(serde_json::from_str(rest).ok()?),
+            "W" => Self::Watch(rest.parse().ok()?),
+            "S" => Self::Seen { number: rest.parse().ok()? },
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn what_is_said_is_what_is_understood() {
+        let access = Access {
+            app: AppId(Uuid::from_u128(5)),
+            at: Timestamp::from_microsecond(1_700_000_000_123_456).unwrap(),
+            line: "at=info method=GET path=\"/a b\"".into(),
+        };
+        for message in [
+            FromRouter::Hello { protocol: 1 },
+            FromRouter::Installed { version: 9 },
+            FromRouter::Drained { dyno: DynoId(Uuid::from_u128(3)) },
+            FromRouter::Access { number: 4, access },
+        ] {
+            assert_eq!(FromRouter::parse(message.encode().trim_end_matches('\n')), Some(message));
+        }
+        for message in [
+            FromServer::Table(Box::default()),
+            FromServer::Watch(DynoId(Uuid::from_u128(3))),
+            FromServer::Seen { number: 7 },
+        ] {
+            assert_eq!(FromServer::parse(message.encode().trim_end_matches('\n')), Some(message));
+        }
+        assert_eq!(FromRouter::parse("A 1 nonsense"), None);
+        assert_eq!(FromServer::parse("X"), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! One thread of the router: its runtime, its table, its connections.
+#![forbid(unsafe_code)]
+
+use super::access::{Access, Journal};
+use super::pool::Pool;
+use super::settings::Settings;
+use super::socket::Socket;
+use super::table::Routes;
+use hyper::header::HeaderValue;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// A new table for a worker; `installed` is answered once it works by it.
+#[derive(Debug)]
+pub(super) struct Install {
+    pub(super) routes: Arc<Routes>,
+    pub(super) installed: oneshot::Sender<()>,
+}
+
+/// What a worker is made of; moved to its thread.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) listeners: Vec<TcpListener>,
+    pub(super) settings: Settings,
+    pub(super) installs: mpsc::UnboundedReceiver<Install>,
+    pub(super) lines: mpsc::UnboundedSender<Vec<Access>>,
+}
+
+/// What all requests of one thread share; never seen by another thread.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) settings: Settings,
+    pub(super) routes: RefCell<Arc<Routes>>,
+    /// Told whenever `routes` is a new one.
+    pub(super) changed: Notify,
+    pub(super) pool: RefCell<Pool>,
+    pub(super) journal: Rc<Journal>,
+    dice: Cell<u64>,
+}
+
+/// What is known of a client's connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) peer: HeaderValue,
+    pub(super) port: HeaderValue,
+}
+
+/// Often enough for an application that waits for its idle connections to go.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Runs a worker on this thread until the control task is gone.
+///
+/// # Errors
+/// The runtime or a listener could not be set up.
+pub(super) fn run(parts: Parts) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async move {
+        let worker = Rc::new(Worker {
+            settings: parts.settings,
+            routes: RefCell::default(),
+            changed: Notify::new(),
+            pool: RefCell::default(),
+            journal: Rc::new(Journal::new(parts.lines)),
+            dice: Cell::new(seed()?),
+        });
+        let mut installs = parts.installs;
+        // Before the first table every host would be unknown.
+        let Some(first) = installs.recv().await else { return Ok(()) };
+        worker.install(first);
+        for listener in parts.listeners {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::task::spawn_local(accept(Rc::clone(&worker), listener));
+        }
+        let journal = Rc::clone(&worker.journal);
+        tokio::task::spawn_local(async move { journal.run().await });
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                install = installs.recv() => match install {
+                    Some(install) => worker.install(install),
+                    None => return Ok(()),
+                },
+                _ = sweep.tick() => worker.pool.borrow_mut().sweep(worker.settings.upstream_idle),
+            }
+        }
+    })
+}
+
+fn seed() -> io::Result<u64> {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    Ok(u64::from_ne_bytes(seed))
+}
+
+impl Worker {
+    fn install(&self, install: Install) {
+        self.routes.replace(install.routes);
+        self.pool.borrow_mut().sweep(self.settings.upstream_idle);
+        self.changed.notify_waiters();
+        // The control task may have stopped waiting; the table is in force all the same.
+        let _ = install.installed.send(());
+    }
+
+    /// A random number, good enough for picking dynos and telling requests apart (splitmix64).
+    pub(super) fn random(&self) -> u64 {
+        let state = self.dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.dice.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                tokio::task::spawn_local(serve(Rc::clone(&worker), stream, peer));
+            }
+            Err(error) => {
+                // Out of files, mostly: those who wait in the queue are served once others have gone.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let Ok(local) = stream.local_addr() else { return };
+    let text = |text: String| HeaderValue::from_str(&text).expect("an address is printable");
+    let client =
+        Rc::new(Client { peer: text(peer.ip().to_canonical().to_string()), port: text(local.port().to_string()) });
+    let settings = &worker.settings;
+    let io = TokioIo::new(Socket::new(stream, settings.idle));
+    let service = service_fn(|request| super::forward::answer(Rc::clone(&worker), Rc::clone(&client), request));
+    // What ends a connection with an error is the client's doing, or has its own access line.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.keep_alive)
+        .max_header_size(settings.head)
+        .max_buf_size(settings.head.max(128 << 10))
+        .serve_connection(io, service)
+        .with_upgrades()
+        .await;
+}
+
+/// The router's clock: milliseconds since its first use.
+pub(super) fn millis() -> u64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,2 +1,0 @@
-//! The wiring.
-#![forbid(unsafe_code)]

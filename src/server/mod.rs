@@ -1,0 +1,305 @@
+//! The wiring: what a server is made of, in the order in which it is put together and taken apart.
+#![forbid(unsafe_code)]
+
+mod config;
+
+use crate::api;
+use crate::control::{self, Control, Place};
+use crate::domain::instance::{Instance, InstanceName};
+use crate::dyno::network::Policy;
+use crate::dyno::relay::Relay;
+use crate::dyno::{self, Dynos, instances};
+use crate::git;
+use crate::logs::{Hub, HubLimits, Outputs};
+use crate::router::{Access, Router};
+use crate::slug::SlugStore;
+use crate::stack;
+use crate::store::Store;
+use crate::supervisor::{self, Parts, Supervisor, builds};
+use anyhow::{Context, bail};
+use config::Config;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::Serialize;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const DEFAULT_API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
+const DEFAULT_ROUTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// What the command line and the environment say; what they do not say has a default.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    pub root: PathBuf,
+    pub name: Option<InstanceName>,
+    /// Where the API and git listen; 127.0.0.1:5000 when not set.
+    pub api: Option<SocketAddr>,
+    /// Where apps are served; 127.0.0.1:8080 when not set.
+    pub router: Option<SocketAddr>,
+    /// Apps are served at `APP.DOMAIN`; `localhost` when not set.
+    pub domain: Option<String>,
+}
+
+/// Runs a server until it is told to stop (SIGTERM, SIGINT). Dynos and router live on.
+///
+/// # Errors
+/// When the server can't start: what it was doing and what to do about it.
+pub fn run(options: ServerOptions) -> anyhow::Result<()> {
+    require_root()?;
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("HOKKU_LOG").unwrap_or_else(|_| "hokku=info,warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serve(options))
+}
+
+async fn serve(options: ServerOptions) -> anyhow::Result<()> {
+    // What this process must be able to do and hold, before anything is started.
+    let (instance, _claim) = claim(&options)?;
+    let config = Config::read(&instance.root)?;
+    let api = bind(options.api.unwrap_or(DEFAULT_API), "--api").await?;
+    let domain = options.domain.unwrap_or_else(|| "localhost".to_owned());
+
+    // What lasts.
+    let store = Store::open(&instance.root)?;
+    let hub = Hub::open(instance.root.join("logs"), HubLimits::default()).context("can't open the logs")?;
+    let outputs = Outputs::open(instance.root.join("output")).context("can't open the build output")?;
+    let slugs = SlugStore::open(&instance.root).context("can't open the slug store")?;
+    let stack = Arc::new(stack::host(&instance.root, &config.stack.host.paths)?);
+
+    // What runs: router first, so that its port is known to the firewall; then the dynos there are.
+    let (access, accessed) = mpsc::unbounded_channel();
+    let listen = options.router.unwrap_or(DEFAULT_ROUTER);
+    let (router, router_addr) = Router::start(&instance, listen, access).await?;
+    tokio::spawn(log_access(hub.clone(), accessed));
+    let (events_out, events) = mpsc::unbounded_channel();
+    let engine_settings = engine_settings(&config, router_addr);
+    let (dynos, found) = Dynos::start(instance.clone(), engine_settings, hub.clone(), events_out).await?;
+
+    let parts = Parts {
+        store: store.clone(),
+        hub: hub.clone(),
+        outputs: outputs.clone(),
+        slugs: slugs.clone(),
+        stack: stack.clone(),
+        engine: Arc::new(dynos.clone()),
+        router: Some(router),
+        settings: supervisor_settings(&config, &domain),
+    };
+    let supervisor = Supervisor::start(parts, found, events, build_settings(&config, &instance, &domain, router_addr));
+
+    // Dynos can't reach a resolver on the host's loopback: it is brought to their gateway.
+    let _relay = match dyno::network::relay_target() {
+        Some(target) => {
+            Some(Relay::start((instance.gateway(), 53).into(), target).context("can't relay DNS to dynos")?)
+        }
+        None => None,
+    };
+
+    // What is listened to.
+    let closing = CancellationToken::new();
+    let place = Place {
+        instance: instance.clone(),
+        domain: domain.clone(),
+        router_port: router_addr.port(),
+        stack: stack.name.clone(),
+        source_limit: Place::SOURCE_LIMIT,
+    };
+    let parts = control::Parts { store, supervisor, hub, outputs, slugs, place, closing: closing.clone() };
+    let control = Control::new(parts).context("can't make the folder for sources ready")?;
+    control::apps::sweep(&control).await;
+    let api_addr = api.local_addr()?;
+    let socket = unix_listener(&instance)?;
+    let git = git::routes(&control).context("can't listen for git's hooks")?;
+    let routes = api::routes(control).merge(git);
+    let serving = [
+        tokio::spawn(api::serve_unix(socket, routes.clone(), closing.clone())),
+        tokio::spawn(api::serve_tcp(api, routes, closing.clone())),
+    ];
+    Record::new(&instance, api_addr, router_addr, &domain).write()?;
+    announce(&instance, api_addr, router_addr, &domain)?;
+
+    stop_asked().await?;
+    tracing::info!("stopping; dynos and router go on");
+    closing.cancel();
+    for server in serving {
+        // A connection that does not end by itself is cut off.
+        let _ = tokio::time::timeout(Duration::from_secs(5), server).await;
+    }
+    dynos.shutdown().await;
+    Ok(())
+}
+
+/// Stops the instance and removes every trace of it but its root; with `purge` that too.
+///
+/// # Errors
+/// When there is no such instance, its server runs, or something can't be removed.
+pub fn down(root: &Path, name: Option<&InstanceName>, purge: bool) -> anyhow::Result<()> {
+    require_root()?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        if let Some(instance) = registered(root, name)? {
+            stop_server(&instance).await?;
+            Router::stop(&instance).await?;
+            dyno::destroy(&instance).await?;
+        }
+        for file in ["instance.json", "lock"] {
+            remove_file(&root.join(file))?;
+        }
+        if purge && root.exists() {
+            std::fs::remove_dir_all(root).with_context(|| format!("can't remove {}", root.display()))?;
+        }
+        Ok(())
+    })
+}
+
+fn registered(root: &Path, name: Option<&InstanceName>) -> anyhow::Result<Option<Instance>> {
+    let found = instances::find(root)?;
+    if let (Some(instance), Some(name)) = (&found, name)
+        && instance.name != *name
+    {
+        bail!("the instance in {} is called {}, not {name}", root.display(), instance.name);
+    }
+    Ok(found)
+}
+
+/// Ends a server that still runs on the instance, and waits until it has.
+async fn stop_server(instance: &Instance) -> anyhow::Result<()> {
+    let Ok(socket) = std::os::unix::net::UnixStream::connect(instance.api_socket()) else { return Ok(()) };
+    // Who listens there, by the kernel's word; a pidfd cannot come to mean another process.
+    let listener = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)?.pid();
+    let Some(pid) = Pid::from_raw(listener) else { return Ok(()) };
+    let server = pidfd_open(pid, PidfdFlags::NONBLOCK).context("can't stop the server")?;
+    pidfd_send_signal(&server, Signal::TERM).context("can't stop the server")?;
+    let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+    let wait = move || poll(&mut [PollFd::new(&server, PollFlags::IN)], Some(&patience));
+    match tokio::task::spawn_blocking(wait).await?.context("can't wait for the server to stop")? {
+        0 => bail!("the server (process {listener}) does not stop"),
+        _ => Ok(()),
+    }
+}
+
+fn require_root() -> anyhow::Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("this needs root: namespaces, mounts and cgroups are made for every app. Try it with sudo.")
+}
+
+fn claim(options: &ServerOptions) -> anyhow::Result<(Instance, instances::Claim)> {
+    let registered = instances::find(&options.root)?.map(|instance| instance.name);
+    let name = options.name.clone().or(registered).unwrap_or_default();
+    Ok(instances::claim(name, &options.root)?)
+}
+
+async fn bind(addr: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| format!("can't listen on {addr}; choose another address with {flag}"))
+}
+
+fn unix_listener(instance: &Instance) -> anyhow::Result<UnixListener> {
+    let path = instance.api_socket();
+    remove_file(&path)?;
+    let listener = UnixListener::bind(&path).with_context(|| format!("can't listen on {}", path.display()))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn remove_file(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("can't remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn log_access(hub: Hub, mut lines: mpsc::UnboundedReceiver<Access>) {
+    use crate::domain::log::{LogFrame, Source};
+    while let Some(Access { app, at, line }) = lines.recv().await {
+        hub.write(app, LogFrame::platform(at, Source::Heroku, "router", line));
+    }
+}
+
+fn engine_settings(config: &Config, router: SocketAddr) -> dyno::Settings {
+    let policy = Policy { allow_host: config.network.allow_host.clone(), open_to_dynos: vec![router.port()] };
+    dyno::Settings { policy, ..dyno::Settings::default() }
+}
+
+fn supervisor_settings(config: &Config, domain: &str) -> supervisor::Settings {
+    let defaults = supervisor::Settings::default();
+    let seconds = |value: Option<u64>, default| value.map_or(default, Duration::from_secs);
+    supervisor::Settings {
+        boot_timeout: seconds(config.dyno.boot_timeout_seconds, defaults.boot_timeout),
+        grace: seconds(config.dyno.stop_timeout_seconds, defaults.grace),
+        domain: domain.to_owned(),
+        ..defaults
+    }
+}
+
+fn build_settings(config: &Config, instance: &Instance, domain: &str, router: SocketAddr) -> builds::Settings {
+    let defaults = builds::Settings::new(instance.root.clone(), domain.to_owned(), router.port());
+    builds::Settings {
+        env: config.build.env.clone().into_iter().collect(),
+        time_limit: config.build.time_limit_minutes.map_or(defaults.time_limit, |m| Duration::from_secs(60 * m)),
+        at_once: config.build.at_once.unwrap_or(defaults.at_once),
+        ..defaults
+    }
+}
+
+/// `ROOT/instance.json`: where clients on this box find the server.
+#[derive(Serialize)]
+struct Record {
+    name: InstanceName,
+    run: PathBuf,
+    api: SocketAddr,
+    router: SocketAddr,
+    domain: String,
+    pid: i32,
+    root: PathBuf,
+}
+
+impl Record {
+    fn new(instance: &Instance, api: SocketAddr, router: SocketAddr, domain: &str) -> Self {
+        let pid = std::process::id().cast_signed();
+        let (name, run, root) = (instance.name.clone(), instance.run.clone(), instance.root.clone());
+        Self { name, run, api, router, domain: domain.to_owned(), pid, root }
+    }
+
+    /// Whole or not at all: a client may look at any time.
+    fn write(&self) -> anyhow::Result<()> {
+        let path = self.root.join("instance.json");
+        let new = path.with_extension("new");
+        let mut file = std::fs::File::create(&new).with_context(|| format!("can't write {}", new.display()))?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &path).with_context(|| format!("can't write {}", path.display()))
+    }
+}
+
+/// The one line on stdout: everything is up.
+fn announce(instance: &Instance, api: SocketAddr, router: SocketAddr, domain: &str) -> anyhow::Result<()> {
+    let port = if router.port() == 80 { String::new() } else { format!(":{}", router.port()) };
+    let root = instance.root.display();
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "Ready. Root {root}, API on http://{api}, apps on http://<app>.{domain}{port}")?;
+    Ok(stdout.flush()?)
+}
+
+async fn stop_asked() -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,841 @@
+//! The one task that owns what is running.
+//!
+//! It starts from a finished scan ([`Reconciler::run`]'s `found`), so nothing is ever stopped on ignorance, and boot,
+//! crash recovery and ordinary work are one path. After that it is kept up to date by events and plans per app: an
+//! event costs what its app costs, however many others there are.
+#![forbid(unsafe_code)]
+
+use super::launch::{self, Order};
+use super::wording;
+use super::{Attach, Command, DynoView, LaunchFailure, Parts, Run, RunError, Stop};
+use crate::domain::app::{App, AppId};
+use crate::domain::dyno::{DynoEvent, DynoId, DynoName, DynoState, Exit, Purpose};
+use crate::domain::formation::Formation;
+use crate::domain::log::LogFrame;
+use crate::domain::plan::{self, Action, Code, Have, Pending, Want};
+use crate::domain::procfile::ProcessType;
+use crate::domain::release::{Release, ReleaseId, ReleaseStatus};
+use crate::domain::route::{AppRoute, RouteTable};
+use crate::dyno::{Event, Found, Io, Labels, Launch, What};
+use crate::logs::OutputWriter;
+use crate::store::{self, StoreError, Tx};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+/// One dyno and what is known of it.
+struct Dyno {
+    labels: Labels,
+    state: DynoState,
+    addr: Option<SocketAddr>,
+    timed_out: bool,
+    /// Why it could not be started.
+    message: Option<String>,
+    /// Someone waits for its end.
+    done: Option<oneshot::Sender<Result<Exit, LaunchFailure>>>,
+    /// It waits for its client.
+    waiting: Option<Order>,
+    tty: Option<(u16, u16)>,
+}
+
+/// An app as it was when it was last planned.
+#[derive(Default)]
+struct Seen {
+    name: String,
+    route: Option<AppRoute>,
+    wake_at: Option<Timestamp>,
+}
+
+pub(super) struct Reconciler {
+    parts: Parts,
+    commands: mpsc::UnboundedSender<Command>,
+    dynos: HashMap<DynoId, Dyno>,
+    apps: BTreeMap<AppId, Seen>,
+    table: RouteTable,
+    /// Nothing is published before every app was planned once: a new server must not unroute what still serves.
+    surveyed: bool,
+    settling: HashMap<ReleaseId, Vec<oneshot::Sender<Release>>>,
+}
+
+/// Everything the store says about an app.
+struct Wanted {
+    app: App,
+    want: Want,
+    pending: Option<Release>,
+}
+
+impl Reconciler {
+    pub(super) fn new(parts: Parts, commands: mpsc::UnboundedSender<Command>) -> Self {
+        Self {
+            parts,
+            commands,
+            dynos: HashMap::new(),
+            apps: BTreeMap::new(),
+            table: RouteTable::default(),
+            surveyed: false,
+            settling: HashMap::new(),
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        found: Vec<Found>,
+        mut inbox: mpsc::UnboundedReceiver<Command>,
+        mut events: mpsc::UnboundedReceiver<Event>,
+    ) {
+        self.survey(found).await;
+        loop {
+            let due = self.apps.values().filter_map(|seen| seen.wake_at).min();
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(command) => self.obey(command).await,
+                    None => return,
+                },
+                event = events.recv() => match event {
+                    Some(event) => self.observe(event).await,
+                    None => return,
+                },
+                () = until(due) => self.plan_due().await,
+            }
+        }
+    }
+
+    /// Takes over what a scan found, then plans every app once.
+    async fn survey(&mut self, found: Vec<Found>) {
+        for found in found {
+            self.adopt(found).await;
+        }
+        let stored = self.parts.store.read(|tx| store::apps::list(tx)).await;
+        let stored = stored.unwrap_or_else(|error: StoreError| {
+            tracing::error!("can't list the apps: {error}");
+            Vec::new()
+        });
+        let mut apps: BTreeSet<AppId> = stored.iter().map(|app| app.id).collect();
+        apps.extend(self.dynos.values().map(|dyno| dyno.labels.app));
+        for app in apps {
+            self.plan(app).await;
+        }
+        self.surveyed = true;
+        self.publish();
+    }
+
+    async fn adopt(&mut self, found: Found) {
+        let Found { id, labels, addr, exit, .. } = found;
+        let since = labels.launched_at;
+        let purpose = labels.purpose;
+        // Only a build needs the server that began it.
+        if purpose == Purpose::Build {
+            self.parts.engine.kill(id);
+        }
+        let web = purpose == Purpose::Formation && labels.name.kind.is_web();
+        let up = exit.is_none() && (!web || accepts(addr, super::Settings::PORT).await);
+        let state = if up { DynoState::Up { since } } else { DynoState::Starting { since } };
+        self.insert(id, labels, state);
+        if let Some(dyno) = self.dynos.get_mut(&id) {
+            dyno.addr = addr.map(|addr| SocketAddr::new(addr.ip(), super::Settings::PORT));
+        }
+        if let Some(exit) = exit {
+            self.ended(id, exit);
+        }
+    }
+
+    fn insert(&mut self, id: DynoId, labels: Labels, state: DynoState) {
+        let dyno =
+            Dyno { labels, state, addr: None, timed_out: false, message: None, done: None, waiting: None, tty: None };
+        self.dynos.insert(id, dyno);
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Wake(app) => self.plan(app).await,
+            Command::Dynos(app, reply) => drop(reply.send(self.views(app))),
+            Command::Run(run, reply) => drop(reply.send(self.one_off(*run).await)),
+            Command::Attach(id, stream, reply) => drop(reply.send(self.attach(id, stream))),
+            Command::Stop(app, what, reply) => {
+                let _ = reply.send(self.stop_named(app, &what)); // who asked may have gone
+                self.plan(app).await;
+            }
+            Command::Build(launch, reply) => self.build(*launch, reply),
+            Command::Kill(id) => self.parts.engine.kill(id),
+            Command::Settled(release, reply) => self.settled(release, reply).await,
+            Command::Prepared(launch) => self.prepared(*launch).await,
+            Command::Unlaunchable(id, message) => self.failed(id, message).await,
+            Command::Reachable(releases) => releases.into_iter().for_each(|release| self.announce(&release)),
+            Command::AttachExpired(id) => self.attach_expired(id),
+        }
+    }
+
+    async fn observe(&mut self, Event { id, what }: Event) {
+        let Some(dyno) = self.dynos.get_mut(&id) else { return };
+        let (app, name) = (dyno.labels.app, dyno.labels.name.clone());
+        match what {
+            What::Started => {}
+            What::Ready { addr } => {
+                dyno.addr = addr.or(dyno.addr);
+                self.step(id, DynoEvent::Ready);
+            }
+            What::BootTimeout => {
+                dyno.timed_out = true;
+                self.log(app, wording::of_dyno(&name, wording::R10));
+                self.log(app, wording::of_dyno(&name, "Stopping process with SIGKILL"));
+                self.parts.engine.kill(id);
+            }
+            What::Killed => {
+                self.log(app, wording::of_dyno(&name, wording::R12));
+                self.log(app, wording::of_dyno(&name, wording::KILLING));
+            }
+            What::Exited(exit) => self.ended(id, exit),
+            What::Failed { step, message } => return self.failed(id, format!("{step}: {message}")).await,
+        }
+        self.plan(app).await;
+    }
+
+    /// The process has ended: log it, tell who waits, let the state say what that means.
+    fn ended(&mut self, id: DynoId, exit: Exit) {
+        let Some(dyno) = self.dynos.get_mut(&id) else { return };
+        let (app, name, purpose) = (dyno.labels.app, dyno.labels.name.clone(), dyno.labels.purpose);
+        if let Some(done) = dyno.done.take() {
+            let _ = done.send(Ok(exit)); // the builder may have given up
+        }
+        if purpose != Purpose::Build {
+            if exit.oom {
+                self.log(app, wording::of_dyno(&name, wording::R15));
+                self.log(app, wording::of_dyno(&name, "Stopping process with SIGKILL"));
+            }
+            self.log(app, wording::of_dyno(&name, wording::exited(&exit)));
+        }
+        self.step(id, DynoEvent::Exited(exit));
+        if matches!(purpose, Purpose::Run | Purpose::Build) {
+            self.forget(id);
+        }
+    }
+
+    async fn failed(&mut self, id: DynoId, message: String) {
+        let Some(dyno) = self.dynos.get_mut(&id) else { return };
+        let (app, name, purpose) = (dyno.labels.app, dyno.labels.name.clone(), dyno.labels.purpose);
+        dyno.message = Some(message.clone());
+        if let Some(done) = dyno.done.take() {
+            let _ = done.send(Err(LaunchFailure { step: "launch".into(), message: message.clone() }));
+        }
+        tracing::warn!(dyno = %name, "could not be started: {message}");
+        self.log(app, wording::of_dyno(&name, format!("Could not be started: {message}")));
+        self.step(id, DynoEvent::LaunchFailed);
+        match purpose {
+            Purpose::Run | Purpose::Build => self.forget(id),
+            // A release phase that could not run has failed.
+            Purpose::Release => {
+                if let Some(dyno) = self.dynos.get_mut(&id) {
+                    dyno.state = DynoState::Crashed { at: Timestamp::now(), streak: 1, exit: None };
+                }
+            }
+            Purpose::Formation => {}
+        }
+        self.plan(app).await;
+    }
+
+    /// Moves a dyno to its next state and says so in the app's log.
+    fn step(&mut self, id: DynoId, event: DynoEvent) {
+        let Some(dyno) = self.dynos.get_mut(&id) else { return };
+        let before = dyno.state;
+        dyno.state = before.on(event, dyno.labels.purpose, dyno.labels.streak, Timestamp::now());
+        let (from, to) = (before.word(), dyno.state.word());
+        if from != to && dyno.labels.purpose != Purpose::Build && !matches!(event, DynoEvent::StopAsked) {
+            let (app, line) = (dyno.labels.app, wording::of_dyno(&dyno.labels.name, wording::changed(from, to)));
+            self.log(app, line);
+        }
+    }
+
+    async fn plan_due(&mut self) {
+        let now = Timestamp::now();
+        let due = |seen: &Seen| seen.wake_at.is_some_and(|at| at <= now);
+        let apps: Vec<AppId> = self.apps.iter().filter(|(_, seen)| due(seen)).map(|(app, _)| *app).collect();
+        for app in apps {
+            self.plan(app).await;
+        }
+    }
+
+    /// Plans one app until there is nothing more to do right now.
+    async fn plan(&mut self, app: AppId) {
+        loop {
+            let wanted = match self.parts.store.read(move |tx| wanted(tx, app)).await {
+                Ok(wanted) => wanted,
+                Err(error) => {
+                    tracing::error!("can't read what is wanted of app {app}: {error}");
+                    return;
+                }
+            };
+            let want = wanted.as_ref().map(|wanted| wanted.want.clone()).unwrap_or_default();
+            let have = self.have(app);
+            let plan = plan::plan(&want, &have, Timestamp::now());
+            self.forget_decided_phases(app, &want);
+            let replan = self.act(app, wanted.as_ref(), &plan.actions).await;
+            self.route(app, wanted.as_ref());
+            if let Some(seen) = self.apps.get_mut(&app) {
+                seen.wake_at = plan.wake_at;
+            }
+            if wanted.is_none() {
+                self.abandon(app);
+            }
+            if !replan {
+                break;
+            }
+        }
+        for release in self.settling.keys().copied().collect::<Vec<_>>() {
+            self.tell_settled(release).await;
+        }
+    }
+
+    /// Does what was planned; `true` when it changed what is wanted, so that the plan has to be made anew.
+    async fn act(&mut self, app: AppId, wanted: Option<&Wanted>, actions: &[Action]) -> bool {
+        let mut replan = false;
+        for action in actions {
+            match action {
+                Action::Launch { name, version, epoch, streak } => {
+                    if let Some(wanted) = wanted {
+                        self.launch_formation(wanted, name, *version, *epoch, *streak);
+                    }
+                }
+                Action::Stop { id } => self.stop(*id),
+                Action::Forget { id } => self.forget(*id),
+                Action::RunPhase { version } => {
+                    if let Some(wanted) = wanted {
+                        self.run_phase(wanted, *version);
+                    }
+                }
+                Action::PassPhase { version } => replan |= self.decide(app, *version, Verdict::PhasePassed).await,
+                Action::Promote { version } => replan |= self.decide(app, *version, Verdict::Promoted).await,
+                Action::Fail { version, cause } => {
+                    let reason = self.reason(*cause);
+                    replan |= self.decide(app, *version, Verdict::Failed(reason)).await;
+                }
+            }
+        }
+        replan
+    }
+
+    /// Writes the planner's verdict about a pending release.
+    async fn decide(&mut self, app: AppId, version: u32, verdict: Verdict) -> bool {
+        let stored = verdict.clone();
+        let result = self.parts.store.write(move |tx| settle(tx, app, version, &stored)).await;
+        match (&result, &verdict) {
+            (Err(error), _) => tracing::error!("can't store what became of release v{version} of app {app}: {error}"),
+            (Ok(()), Verdict::Failed(reason)) => {
+                self.log(app, wording::of_api(format!("Release v{version} failed: {reason}")));
+            }
+            (Ok(()), _) => {}
+        }
+        result.is_ok()
+    }
+
+    fn launch_formation(&mut self, wanted: &Wanted, name: &DynoName, version: u32, epoch: u64, streak: u32) {
+        let want = &wanted.want;
+        let pending = want.pending.as_ref().filter(|pending| pending.code.version == version);
+        let (code, formation) = match (pending, &want.current) {
+            (Some(pending), _) => (&pending.code, &pending.formation),
+            (None, Some(current)) => (current, &want.formation),
+            (None, None) => return,
+        };
+        let Some(command) = code.types.get(&name.kind) else { return };
+        let order = Order {
+            id: DynoId(Uuid::new_v4()),
+            app: wanted.app.id,
+            name: name.clone(),
+            purpose: Purpose::Formation,
+            version,
+            epoch,
+            streak,
+            size: formation.0.get(&name.kind).map(|scale| scale.size).unwrap_or_default(),
+            command: command.clone(),
+            env: Vec::new(),
+        };
+        self.log(order.app, wording::of_dyno(name, wording::changed("down", "starting")));
+        self.launch(order, wanted.app.name.as_str(), Io::Log);
+    }
+
+    fn run_phase(&mut self, wanted: &Wanted, version: u32) {
+        let Some(pending) = &wanted.want.pending else { return };
+        let Some(command) = pending.code.types.get(&ProcessType::release()) else { return };
+        let order = Order {
+            id: DynoId(Uuid::new_v4()),
+            app: wanted.app.id,
+            name: self.free_name(wanted.app.id, ProcessType::release()),
+            purpose: Purpose::Release,
+            version,
+            epoch: 0,
+            streak: 0,
+            size: pending.formation.0.get(&ProcessType::release()).map(|scale| scale.size).unwrap_or_default(),
+            command: command.clone(),
+            env: Vec::new(),
+        };
+        let io = match wanted.pending.as_ref().map(|release| self.parts.outputs.create(release.id.0)) {
+            Some(Ok(output)) => Io::Lines(copy_to(output)),
+            Some(Err(error)) => {
+                tracing::warn!("the release phase's output is kept only in the log: {error}");
+                Io::Log
+            }
+            None => Io::Log,
+        };
+        self.launch(order, wanted.app.name.as_str(), io);
+    }
+
+    /// Records the dyno as starting and lets a job do the rest.
+    fn launch(&mut self, order: Order, app_name: &str, io: Io) {
+        let now = Timestamp::now();
+        let labels = order.labels(app_name, now);
+        self.log(
+            order.app,
+            wording::of_dyno(&order.name, format!("Starting process with command `{}`", order.command)),
+        );
+        self.insert(order.id, labels, DynoState::Starting { since: now });
+        self.spawn_launch(order, io);
+    }
+
+    fn spawn_launch(&self, order: Order, io: Io) {
+        let (parts, commands, id) = (self.parts.clone(), self.commands.clone(), order.id);
+        tokio::spawn(async move {
+            // Sending fails only while the server goes down.
+            let _ = match launch::prepare(&parts, order, io).await {
+                Ok(launch) => commands.send(Command::Prepared(Box::new(launch))),
+                Err(error) => commands.send(Command::Unlaunchable(id, error.to_string())),
+            };
+        });
+    }
+
+    /// A job has made the launch; meanwhile the dyno may have been told to stop.
+    async fn prepared(&mut self, launch: Launch) {
+        let id = launch.id;
+        match self.dynos.get(&id).map(|dyno| (dyno.state, dyno.labels.app)) {
+            Some((DynoState::Starting { .. }, _)) => self.parts.engine.launch(launch),
+            Some((_, app)) => {
+                self.step(id, DynoEvent::LaunchFailed);
+                self.plan(app).await;
+            }
+            None => {}
+        }
+    }
+
+    /// Takes a dyno out of the routes, lets its requests finish, then ends it.
+    fn stop(&mut self, id: DynoId) {
+        let Some(dyno) = self.dynos.get(&id) else { return };
+        let (app, name) = (dyno.labels.app, dyno.labels.name.clone());
+        let served = matches!(dyno.state, DynoState::Up { .. }) && name.kind.is_web();
+        self.step(id, DynoEvent::StopAsked);
+        self.reroute(app, id);
+        let parts = self.parts.clone();
+        let version = self.table.version;
+        tokio::spawn(async move {
+            if let (true, Some(router)) = (served, &parts.router) {
+                router.acknowledged(version).await;
+                router.drained(id, parts.settings.drain).await;
+            }
+            parts.hub.write(app, wording::of_dyno(&name, wording::STOPPING));
+            parts.engine.stop(id, parts.settings.grace);
+        });
+    }
+
+    fn stop_named(&mut self, app: AppId, what: &Stop) -> usize {
+        let wanted = |dyno: &Dyno| {
+            dyno.labels.app == app
+                && matches!(dyno.state, DynoState::Starting { .. } | DynoState::Up { .. })
+                && match what {
+                    Stop::Dyno(name) => dyno.labels.name == *name,
+                    Stop::Type(kind) => dyno.labels.name.kind == *kind,
+                    Stop::All => true,
+                }
+        };
+        let ids: Vec<DynoId> = self.dynos.iter().filter(|(_, dyno)| wanted(dyno)).map(|(id, _)| *id).collect();
+        for id in &ids {
+            self.stop(*id);
+        }
+        ids.len()
+    }
+
+    fn forget(&mut self, id: DynoId) {
+        self.dynos.remove(&id);
+        self.parts.engine.forget(id);
+    }
+
+    /// Release dynos whose verdict is written are of no more use.
+    fn forget_decided_phases(&mut self, app: AppId, want: &Want) {
+        let undecided = want.pending.as_ref().filter(|pending| !pending.phase_passed).map(|p| p.code.version);
+        let decided = |dyno: &Dyno| {
+            dyno.labels.app == app
+                && dyno.labels.purpose == Purpose::Release
+                && !dyno.state.is_live()
+                && Some(dyno.labels.version) != undecided
+        };
+        let ids: Vec<DynoId> = self.dynos.iter().filter(|(_, dyno)| decided(dyno)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.forget(id);
+        }
+    }
+
+    /// The app is gone: so is everything that runs for it.
+    fn abandon(&mut self, app: AppId) {
+        let ids: Vec<DynoId> =
+            self.dynos.iter().filter(|(_, dyno)| dyno.labels.app == app).map(|(id, _)| *id).collect();
+        for id in ids {
+            match self.dynos.get(&id).map(|dyno| (dyno.state, dyno.labels.purpose)) {
+                Some((state, Purpose::Formation)) if state.is_live() => {} // the plan has stopped it
+                Some((state, _)) if state.is_live() => self.parts.engine.kill(id),
+                _ => self.forget(id),
+            }
+        }
+        self.apps.remove(&app);
+        self.publish();
+    }
+
+    fn have(&self, app: AppId) -> Vec<Have> {
+        let mine = self.dynos.iter().filter(|(_, dyno)| dyno.labels.app == app);
+        let mut have: Vec<Have> = mine
+            .map(|(id, dyno)| Have {
+                id: *id,
+                name: dyno.labels.name.clone(),
+                purpose: dyno.labels.purpose,
+                version: dyno.labels.version,
+                epoch: dyno.labels.epoch,
+                state: dyno.state,
+                addr: dyno.addr,
+            })
+            .collect();
+        have.sort_by(|a, b| (&a.name, a.version, a.epoch, a.id).cmp(&(&b.name, b.version, b.epoch, b.id)));
+        have
+    }
+
+    fn views(&self, app: AppId) -> Vec<DynoView> {
+        let mut views: Vec<DynoView> = self
+            .dynos
+            .iter()
+            .filter(|(_, dyno)| dyno.labels.app == app && dyno.labels.purpose != Purpose::Build)
+            .filter(|(_, dyno)| !matches!(dyno.state, DynoState::Gone | DynoState::Complete { .. }))
+            .map(|(id, dyno)| DynoView {
+                id: *id,
+                name: dyno.labels.name.clone(),
+                purpose: dyno.labels.purpose,
+                state: dyno.state,
+                release_version: dyno.labels.version,
+                command: dyno.labels.command.clone(),
+                size: dyno.labels.size,
+                created_at: dyno.labels.launched_at,
+                updated_at: dyno.state.since().unwrap_or(dyno.labels.launched_at),
+            })
+            .collect();
+        views.sort_by(|a, b| (&a.name, a.release_version, a.id).cmp(&(&b.name, b.release_version, b.id)));
+        views
+    }
+
+    // ---- one-off dynos ----
+
+    async fn one_off(&mut self, run: Run) -> Result<DynoView, RunError> {
+        let app = run.app.id;
+        let current = self.parts.store.read(move |tx| current_code(tx, app)).await;
+        let code = current.map_err(|error| RunError::Store(error.to_string()))?.ok_or(RunError::NoCode)?;
+        let id = DynoId(Uuid::new_v4());
+        let order = Order {
+            id,
+            app,
+            name: self.free_name(app, ProcessType::parse("run").expect("run is a process type")),
+            purpose: Purpose::Run,
+            version: code.version,
+            epoch: 0,
+            streak: 0,
+            size: run.size.unwrap_or_default(),
+            command: launch::expand(&run.command, &code.types),
+            env: run.env,
+        };
+        let line = format!("Starting process with command `{}` by user {}", order.command, run.actor.email);
+        self.log(app, wording::of_dyno(&order.name, line));
+        let now = Timestamp::now();
+        self.insert(id, order.labels(run.app.name.as_str(), now), DynoState::Starting { since: now });
+        match run.attach {
+            None => self.spawn_launch(order, Io::Log),
+            Some(Attach { tty }) => {
+                if let Some(dyno) = self.dynos.get_mut(&id) {
+                    (dyno.waiting, dyno.tty) = (Some(order), tty);
+                }
+                self.later(self.parts.settings.attach_timeout, Command::AttachExpired(id));
+            }
+        }
+        self.views(app).into_iter().find(|view| view.id == id).ok_or(RunError::NoCode)
+    }
+
+    fn attach(&mut self, id: DynoId, stream: crate::wire::attach::BoxedIo) -> Result<(), RunError> {
+        let dyno = self.dynos.get_mut(&id).ok_or(RunError::NotWaiting)?;
+        let order = dyno.waiting.take().ok_or(RunError::NotWaiting)?;
+        let tty = dyno.tty;
+        self.spawn_launch(order, Io::Attach { tty, stream });
+        Ok(())
+    }
+
+    fn attach_expired(&mut self, id: DynoId) {
+        let Some(dyno) = self.dynos.get(&id).filter(|dyno| dyno.waiting.is_some()) else { return };
+        self.log(dyno.labels.app, wording::of_dyno(&dyno.labels.name, wording::R13));
+        self.dynos.remove(&id);
+    }
+
+    fn build(&mut self, launch: Launch, reply: oneshot::Sender<Result<Exit, LaunchFailure>>) {
+        let id = launch.id;
+        self.insert(id, launch.labels.clone(), DynoState::Starting { since: Timestamp::now() });
+        if let Some(dyno) = self.dynos.get_mut(&id) {
+            dyno.done = Some(reply);
+        }
+        self.parts.engine.launch(launch);
+    }
+
+    /// `run.4821`: four digits that no dyno of the app has now.
+    fn free_name(&self, app: AppId, kind: ProcessType) -> DynoName {
+        loop {
+            let number = u32::from(u16::from_be_bytes([random_byte(), random_byte()])) % 9000 + 1000;
+            let name = DynoName::new(kind.clone(), number);
+            if !self.dynos.values().any(|dyno| dyno.labels.app == app && dyno.labels.name == name) {
+                return name;
+            }
+        }
+    }
+
+    // ---- routes ----
+
+    /// Brings the app's part of the table up to date and publishes it when that changed.
+    fn route(&mut self, app: AppId, wanted: Option<&Wanted>) {
+        let Some(Wanted { app: record, want, .. }) = wanted else { return };
+        let target = plan::target(want, &self.have(app));
+        let route = AppRoute { name: record.name.to_string(), maintenance: record.maintenance, target };
+        let seen = self.apps.entry(app).or_default();
+        if seen.route.as_ref() != Some(&route) || seen.name != record.name.as_str() {
+            seen.name = record.name.to_string();
+            seen.route = Some(route);
+            self.publish();
+        }
+    }
+
+    /// Takes one dyno out of the app's route without asking the store.
+    fn reroute(&mut self, app: AppId, gone: DynoId) {
+        use crate::domain::route::Target;
+        let Some(seen) = self.apps.get_mut(&app) else { return };
+        let Some(AppRoute { target: Target::Dynos { dynos }, .. }) = &mut seen.route else { return };
+        let before = dynos.len();
+        dynos.retain(|dyno| dyno.id != gone);
+        if dynos.is_empty() && before > 0 {
+            // `plan` decides what the visitors see instead; until then they wait.
+            if let Some(route) = &mut seen.route {
+                route.target = Target::Booting;
+            }
+        }
+        if before > 0 {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        if !self.surveyed {
+            return;
+        }
+        let mut table = RouteTable { version: self.table.version + 1, ..RouteTable::default() };
+        for (app, seen) in &self.apps {
+            if let Some(route) = &seen.route {
+                table.hosts.insert(format!("{}.{}", seen.name, self.parts.settings.domain), *app);
+                table.apps.insert(*app, route.clone());
+            }
+        }
+        if table.hosts == self.table.hosts && table.apps == self.table.apps && self.table.version > 0 {
+            return;
+        }
+        if let Some(router) = &self.parts.router {
+            router.publish(table.clone());
+        }
+        self.table = table;
+    }
+
+    // ---- who waits for a release ----
+
+    async fn settled(&mut self, release: ReleaseId, reply: oneshot::Sender<Release>) {
+        match self.parts.store.read(move |tx| store::releases::get(tx, release)).await {
+            Ok(Some(found)) if found.status != ReleaseStatus::Pending => drop(reply.send(found)),
+            Ok(Some(_)) => self.settling.entry(release).or_default().push(reply),
+            Ok(None) => {}
+            Err(error) => {
+                let error: StoreError = error;
+                tracing::error!("can't read release {release}: {error}");
+            }
+        }
+    }
+
+    /// Tells who waits once the router has the table in which the release serves.
+    async fn tell_settled(&mut self, release: ReleaseId) {
+        let read = self.parts.store.read(move |tx| store::releases::get(tx, release)).await;
+        let release = match read {
+            Ok(Some(release)) if release.status != ReleaseStatus::Pending => release,
+            Ok(Some(_)) => return,
+            Ok(None) => {
+                self.settling.remove(&release); // destroyed with its app; dropping the senders says so
+                return;
+            }
+            Err(error) => {
+                let error: StoreError = error;
+                tracing::error!("can't read release {release}: {error}");
+                return;
+            }
+        };
+        let (commands, router, version) = (self.commands.clone(), self.parts.router.clone(), self.table.version);
+        tokio::spawn(async move {
+            if let Some(router) = router {
+                router.acknowledged(version).await;
+            }
+            let _ = commands.send(Command::Reachable(vec![release])); // the server goes down
+        });
+    }
+
+    fn announce(&mut self, release: &Release) {
+        for reply in self.settling.remove(&release.id).unwrap_or_default() {
+            let _ = reply.send(release.clone()); // who asked may have gone
+        }
+    }
+
+    /// Why the dyno that decided against a release did so.
+    fn reason(&self, cause: DynoId) -> String {
+        let Some(dyno) = self.dynos.get(&cause) else { return "its dyno is gone".to_owned() };
+        let exit = match &dyno.state {
+            DynoState::Crashed { exit, .. } => exit.as_ref(),
+            DynoState::Complete { exit } => Some(exit),
+            _ => None,
+        };
+        match dyno.labels.purpose {
+            Purpose::Release => wording::phase_failed(exit, dyno.message.as_deref()),
+            _ => wording::did_not_boot(&dyno.labels.name, exit, dyno.timed_out, dyno.message.as_deref()),
+        }
+    }
+
+    fn later(&self, wait: Duration, command: Command) {
+        let commands = self.commands.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let _ = commands.send(command); // the server goes down
+        });
+    }
+
+    fn log(&self, app: AppId, frame: LogFrame) {
+        self.parts.hub.write(app, frame);
+    }
+}
+
+/// What becomes of a pending release.
+#[derive(Clone)]
+enum Verdict {
+    PhasePassed,
+    Promoted,
+    Failed(String),
+}
+
+fn settle(tx: &Tx<'_>, app: AppId, version: u32, verdict: &Verdict) -> Result<(), StoreError> {
+    let now = Timestamp::now();
+    let Some(release) = store::releases::by_version(tx, app, version)? else { return Ok(()) };
+    match verdict {
+        Verdict::PhasePassed => store::releases::pass_phase(tx, release.id, now),
+        Verdict::Failed(reason) => {
+            store::releases::settle(tx, release.id, ReleaseStatus::Failed, Some(reason), now)?;
+            fail_those_built_on(tx, &release, now)
+        }
+        Verdict::Promoted => {
+            let formation = formation_with(tx, app, &release)?;
+            store::formations::put(tx, app, &formation)?;
+            store::apps::set_released_at(tx, app, now)?;
+            store::releases::settle(tx, release.id, ReleaseStatus::Succeeded, None, now)?;
+            Ok(())
+        }
+    }
+}
+
+/// Releases made while `failed` was still on its way carry its code; they must not bring it back.
+fn fail_those_built_on(tx: &Tx<'_>, failed: &Release, now: Timestamp) -> Result<(), StoreError> {
+    let serving = store::releases::current(tx, failed.app)?.and_then(|release| release.slug);
+    if failed.slug == serving {
+        return Ok(());
+    }
+    let reason = format!("it builds on the code of v{}, which failed", failed.version);
+    for release in store::releases::list(tx, failed.app)? {
+        if release.status == ReleaseStatus::Pending && release.slug == failed.slug {
+            store::releases::settle(tx, release.id, ReleaseStatus::Failed, Some(&reason), now)?;
+        }
+    }
+    Ok(())
+}
+
+/// The formation as it is once `release` serves.
+fn formation_with(tx: &Tx<'_>, app: AppId, release: &Release) -> Result<Formation, StoreError> {
+    let first = store::releases::current(tx, app)?.is_none_or(|current| current.slug.is_none());
+    let formation = store::formations::get(tx, app)?;
+    let types = match release.slug {
+        Some(slug) => store::slugs::get(tx, slug)?.map(|slug| slug.process_types).unwrap_or_default(),
+        None => return Ok(formation),
+    };
+    Ok(formation.adapt(&types, first))
+}
+
+fn wanted(tx: &Tx<'_>, id: AppId) -> Result<Option<Wanted>, StoreError> {
+    let Some(app) = store::apps::get(tx, id)? else { return Ok(None) };
+    let pending = store::releases::oldest_pending(tx, id)?;
+    let want = Want {
+        current: current_code(tx, id)?,
+        pending: match &pending {
+            Some(release) => Some(Pending {
+                code: code_of(tx, release)?,
+                phase_passed: release.phase_passed,
+                formation: formation_with(tx, id, release)?,
+            }),
+            None => None,
+        },
+        formation: store::formations::get(tx, id)?,
+        epochs: store::epochs::get(tx, id)?,
+    };
+    Ok(Some(Wanted { app, want, pending }))
+}
+
+fn current_code(tx: &Tx<'_>, app: AppId) -> Result<Option<Code>, StoreError> {
+    match store::releases::current(tx, app)?.filter(|release| release.slug.is_some()) {
+        Some(release) => code_of(tx, &release).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn code_of(tx: &Tx<'_>, release: &Release) -> Result<Code, StoreError> {
+    let slug = match release.slug {
+        Some(slug) => store::slugs::get(tx, slug)?,
+        None => None,
+    };
+    Ok(Code { version: release.version, types: slug.map(|slug| slug.process_types).unwrap_or_default() })
+}
+
+/// A sender whose lines end up in `output`; finished when the dyno has ended.
+fn copy_to(output: OutputWriter) -> mpsc::UnboundedSender<Vec<u8>> {
+    let (lines, mut received) = mpsc::unbounded_channel::<Vec<u8>>();
+    tokio::spawn(async move {
+        while let Some(line) = received.recv().await {
+            output.write(&line);
+        }
+        output.finish();
+    });
+    lines
+}
+
+async fn accepts(addr: Option<SocketAddr>, port: u16) -> bool {
+    let Some(addr) = addr else { return false };
+    let connect = tokio::net::TcpStream::connect((addr.ip(), port));
+    matches!(tokio::time::timeout(Duration::from_millis(500), connect).await, Ok(Ok(_)))
+}
+
+async fn until(due: Option<Timestamp>) {
+    match due {
+        Some(due) => {
+            let wait = Duration::try_from(due - Timestamp::now()).unwrap_or(Duration::ZERO);
+            tokio::time::sleep(wait).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn random_byte() -> u8 {
+    Uuid::new_v4().as_bytes()[0]
+}

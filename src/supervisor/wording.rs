@@ -1,0 +1,52 @@
+//! The platform's lines about an app's dynos, in Heroku's words, so that people and tools recognise them.
+#![forbid(unsafe_code)]
+
+use crate::domain::dyno::{DynoName, Exit};
+use crate::domain::log::{LogFrame, Source};
+use jiff::Timestamp;
+
+/// `heroku[web.1]: …`
+pub(super) fn of_dyno(name: &DynoName, line: impl Into<String>) -> LogFrame {
+    LogFrame::platform(Timestamp::now(), Source::Heroku, name.to_string(), line)
+}
+
+/// `app[api]: …`
+pub(super) fn of_api(line: impl Into<String>) -> LogFrame {
+    LogFrame::platform(Timestamp::now(), Source::App, "api", line)
+}
+
+pub(super) fn changed(from: &str, to: &str) -> String {
+    format!("State changed from {from} to {to}")
+}
+
+pub(super) fn exited(exit: &Exit) -> String {
+    format!("Process exited with status {}", exit.code)
+}
+
+pub(super) const R10: &str =
+    "Error R10 (Boot timeout) -> Web process failed to bind to $PORT within 60 seconds of launch";
+pub(super) const R12: &str =
+    "Error R12 (Exit timeout) -> At least one process failed to exit within 30 seconds of SIGTERM";
+pub(super) const R13: &str = "Error R13 (Attach error) -> Failed to attach to process";
+pub(super) const R15: &str = "Error R15 (Memory quota vastly exceeded)";
+pub(super) const STOPPING: &str = "Stopping all processes with SIGTERM";
+pub(super) const KILLING: &str = "Stopping remaining processes with SIGKILL";
+
+/// Why a release failed, for people.
+pub(super) fn did_not_boot(name: &DynoName, exit: Option<&Exit>, timed_out: bool, message: Option<&str>) -> String {
+    match (exit, message) {
+        _ if timed_out => format!("{name} did not listen on $PORT within 60 seconds (R10)"),
+        (Some(exit), _) if exit.oom => format!("{name} used more memory than its size has (R15)"),
+        (Some(exit), _) => format!("{name} exited with status {} before it listened on $PORT", exit.code),
+        (None, Some(message)) => format!("{name} could not be started: {message}"),
+        (None, None) => format!("{name} could not be started"),
+    }
+}
+
+pub(super) fn phase_failed(exit: Option<&Exit>, message: Option<&str>) -> String {
+    match (exit, message) {
+        (Some(exit), _) => format!("the release command exited with status {}", exit.code),
+        (None, Some(message)) => format!("the release command could not be started: {message}"),
+        (None, None) => "the release command could not be started".to_owned(),
+    }
+}

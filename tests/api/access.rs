@@ -1,0 +1,107 @@
+//! Who may ask, and what is there for everybody.
+#![forbid(unsafe_code)]
+
+use crate::assert_said;
+use crate::server::{Server, altered};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::Full;
+
+#[tokio::test]
+async fn tokens_are_made_used_and_taken_back() {
+    let mut server = Server::start().await;
+    let body = r#"{"description":"laptop","expires_in":2592000,"scope":["global"]}"#;
+    let made = server.quietly("POST", "/oauth/authorizations", body).await;
+    let (token, id) = (made["access_token"]["token"].as_str().unwrap(), made["id"].as_str().unwrap());
+    let bearer = format!("Bearer {token}");
+    let basic = |user: &str| format!("Basic {}", STANDARD.encode(format!("{user}:{token}")));
+    for header in [bearer.clone(), basic(""), basic("admin@localhost")] {
+        assert_eq!(status(&server, "GET", "/account", Some(&header)).await, 200);
+    }
+    let wrong = format!("Bearer {}", altered(token));
+    for header in [None, Some(wrong.as_str()), Some("Bearer"), Some("Bearer "), Some("Basic Og=="), Some(token)] {
+        assert_eq!(status(&server, "GET", "/account", header).await, 401, "{header:?}");
+    }
+    assert_eq!(status(&server, "GET", "/oauth/authorizations/~", Some(&bearer)).await, 200);
+    assert_eq!(status(&server, "DELETE", &format!("/oauth/authorizations/{id}"), Some(&bearer)).await, 200);
+    assert_eq!(status(&server, "GET", "/account", Some(&bearer)).await, 401);
+
+    server.ask("POST", "/oauth/authorizations", r#"{"description":"phone"}"#).await;
+    server.ask("GET", "/oauth/authorizations", "").await;
+    server.ask("GET", "/oauth/authorizations/~", "").await;
+    server.ask("DELETE", &format!("/oauth/authorizations/{id}"), "").await;
+    server.ask("DELETE", "/oauth/sessions/~", "").await;
+    server.ask("POST", "/oauth/authorizations", r#"{"expires_in":-1}"#).await;
+    assert_said!(server.transcript());
+}
+
+#[tokio::test]
+async fn an_expired_token_is_none() {
+    let server = Server::start().await;
+    let made = server.quietly("POST", "/oauth/authorizations", r#"{"expires_in":0}"#).await;
+    let bearer = format!("Bearer {}", made["access_token"]["token"].as_str().unwrap());
+    assert_eq!(status(&server, "GET", "/account", Some(&bearer)).await, 401);
+}
+
+async fn status(server: &Server, method: &str, path: &str, authorization: Option<&str>) -> u16 {
+    let mut request = Server::request(method, path);
+    if let Some(value) = authorization {
+        request = request.header("authorization", value);
+    }
+    server.send_tcp(request.body(Full::<Bytes>::default()).unwrap()).await.status().as_u16()
+}
+
+#[tokio::test]
+async fn nothing_but_secret_urls_is_answered_without_a_token() {
+    let mut server = Server::with_app().await;
+    for (method, path) in [
+        ("GET", "/account"),
+        ("GET", "/apps"),
+        ("POST", "/apps"),
+        ("GET", "/apps/shop"),
+        ("DELETE", "/apps/shop"),
+        ("GET", "/apps/nope"),
+        ("GET", "/apps/shop/config-vars"),
+        ("GET", "/apps/shop/releases/1/config-vars"),
+        ("POST", "/apps/shop/dynos"),
+        ("POST", "/apps/shop/log-sessions"),
+        ("POST", "/sources"),
+        ("GET", "/oauth/authorizations"),
+        ("GET", "/stacks"),
+    ] {
+        assert_eq!(status(&server, method, path, None).await, 401, "{method} {path}");
+    }
+    server.ask_tcp("GET", "/apps", &[]).await;
+    server.note("a wrong token is wrong on the Unix socket too:");
+    server.ask_with("GET", "/apps", "", &[("authorization", "Bearer x")]).await;
+    assert_said!(server.transcript());
+}
+
+#[tokio::test]
+async fn the_account_and_what_is_not_there() {
+    let mut server = Server::start().await;
+    server.ask("GET", "/account", "").await;
+    server.ask("GET", "/users/~", "").await;
+    server.ask("GET", "/users/someone@example.com", "").await;
+    server.ask("GET", "/users/someone@example.com/apps", "").await;
+    server.ask("GET", "/users/~/apps", "").await;
+    server.ask("GET", "/nothing/here", "").await;
+    server.ask("PUT", "/apps", "").await;
+    server.ask("GET", "/", "").await;
+    assert_said!(server.transcript());
+}
+
+#[tokio::test]
+async fn a_request_keeps_the_id_its_client_gave_it() {
+    let server = Server::start().await;
+    let id = "0193b6a0-7c5e-7e3c-9a0b-2f1d4c5e6f70";
+    let request = |ids: &str| {
+        Server::request("GET", "/account").header("request-id", ids).body(Full::<Bytes>::default()).unwrap()
+    };
+    let response = server.send(request(&format!("{id},5b8e4ff5-61a9-4f0b-8f4f-5a8d7a0c9f11"))).await;
+    assert_eq!(response.headers()["request-id"], id);
+    let response = server.send(request("not an id")).await;
+    let invented = response.headers()["request-id"].to_str().unwrap();
+    assert!(invented.parse::<uuid::Uuid>().is_ok(), "{invented}");
+}

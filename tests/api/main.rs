@@ -1,0 +1,15 @@
+//! The API as clients see it: real listeners, a real store, and dynos that only pretend.
+//!
+//! Each test is a conversation; the snapshot has all of it, with ids, times and secrets left out.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected has failed")]
+
+mod access;
+mod apps;
+mod builds;
+mod config;
+mod dynos;
+mod engine;
+mod logs;
+mod releases;
+mod server;

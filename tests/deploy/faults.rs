@@ -1,0 +1,121 @@
+//! The server may die at any moment: what it started goes on.
+
+use crate::hokku::{Hokku, wait_for};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+fn ids(hokku: &Hokku, app: &str) -> Vec<String> {
+    hokku.dynos(app).iter().map(|dyno| dyno["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The numbers the `count` lines of a log hold, in order.
+fn counts(log: &str) -> Vec<u64> {
+    log.lines().filter_map(|line| line.split_once(": count ")?.1.trim().parse().ok()).collect()
+}
+
+#[test]
+fn a_killed_server_loses_no_dyno_no_line_and_no_request() {
+    let mut hokku = Hokku::start();
+    let repository = hokku.app("sturdy", "echo");
+    hokku.ok(&["config:set", "COUNT=1", "-a", "sturdy"]);
+    hokku.push(&repository).expect_success();
+    let before = ids(&hokku, "sturdy");
+    for _ in 0..3 {
+        hokku.kill_server();
+        for _ in 0..50 {
+            assert_eq!(hokku.get("sturdy", "/").status, 200, "the router and the dynos go on");
+        }
+        hokku.start_server();
+        assert_eq!(ids(&hokku, "sturdy"), before, "nothing was restarted");
+        assert_eq!(hokku.dynos("sturdy")[0]["state"], "up");
+    }
+    let lines = counts(&hokku.log("sturdy"));
+    assert!(lines.len() > 100, "{} lines", lines.len());
+    let gap = lines.windows(2).find(|pair| pair[1] != pair[0] + 1);
+    assert_eq!(gap, None, "a line is missing or doubled");
+}
+
+#[test]
+fn what_ended_while_the_server_was_dead_is_known_afterwards() {
+    let mut hokku = Hokku::start();
+    let _repository = hokku.serving("mortal");
+    let before = ids(&hokku, "mortal");
+    hokku.kill_server();
+    assert_eq!(hokku.get("mortal", "/exit/42").status, 200);
+    wait_for("the dyno to end", || {
+        hokku.try_get("mortal", "/").map_or(true, |answer| answer.status != 200).then_some(())
+    });
+    hokku.start_server();
+    hokku.wait_for_log("mortal", "Process exited with status 42");
+    wait_for("a new dyno", || {
+        let now = ids(&hokku, "mortal");
+        (now.len() == 1 && now != before && hokku.get("mortal", "/").status == 200).then_some(())
+    });
+}
+
+#[test]
+fn a_build_whose_server_dies_has_failed_cleanly() {
+    let mut hokku = Hokku::start();
+    let repository = hokku.app("orphan", "echo");
+    repository.write("hang", "").commit("hangs");
+    let mut push = hokku.git_push(&repository, "main").stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(push.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("Hanging")));
+    hokku.kill_server();
+    assert!(!push.wait().unwrap().success());
+    hokku.start_server();
+    let builds = hokku.json(&["builds", "--json", "-a", "orphan"]);
+    assert_eq!(builds[0]["status"], "failed");
+    let stages = || std::fs::read_dir(hokku.root().join("builds")).map(Iterator::count).unwrap_or(0);
+    wait_for("the stage to be removed", || (stages() == 0).then_some(()));
+    std::fs::remove_file(repository.path().join("hang")).unwrap();
+    repository.commit("mended");
+    hokku.push(&repository).expect_success();
+}
+
+#[test]
+fn a_shim_that_is_killed_takes_its_dyno_along_and_both_come_back() {
+    let hokku = Hokku::start();
+    let _repository = hokku.serving("shimmed");
+    let before = ids(&hokku, "shimmed");
+    let record = std::fs::read_dir(hokku.run_dir().join("dynos")).unwrap().next().unwrap().unwrap().path();
+    let shim = shim_of(&record);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
+    wait_for("a new dyno", || {
+        let now = ids(&hokku, "shimmed");
+        (now.len() == 1 && now != before && hokku.get("shimmed", "/").status == 200).then_some(())
+    });
+}
+
+/// The process that listens on the dyno's shim socket.
+fn shim_of(record: &std::path::Path) -> i32 {
+    let socket = record.join("shim.sock");
+    let stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    let credentials = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials).unwrap();
+    credentials.pid()
+}
+
+#[test]
+fn two_instances_live_side_by_side() {
+    let (one, two) = (Hokku::start(), Hokku::start());
+    let _a = one.serving("same-name");
+    let _b = two.serving("same-name");
+    two.ok(&["config:set", "WHO=two", "-a", "same-name"]);
+    wait_for("two's release", || (two.get("same-name", "/env/WHO").body == "two").then_some(()));
+    assert_eq!(one.get("same-name", "/env/WHO").body, "");
+    drop(two);
+    assert_eq!(one.get("same-name", "/").status, 200);
+}
+
+#[test]
+fn a_second_server_on_the_same_root_is_refused() {
+    let hokku = Hokku::start();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hokku"))
+        .args(["server", "--name", "other-name", "--api", "127.0.0.1:0", "--router", "127.0.0.1:0", "--root"])
+        .arg(hokku.root())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let message = crate::hokku::text(&output.stderr);
+    assert!(message.contains("already") || message.contains("in use"), "{message}");
+}

@@ -1,0 +1,56 @@
+//! What an app can't do to its neighbours and its host.
+
+use crate::hokku::{Hokku, wait_for};
+
+#[test]
+fn an_app_sees_nothing_of_others() {
+    let hokku = Hokku::start();
+    let _a = hokku.serving("app-a");
+    let _b = hokku.serving("app-b");
+    // Its own file system only.
+    assert_eq!(hokku.get("app-a", "/write/app/mine").body, "written");
+    assert_eq!(hokku.get("app-a", "/file/app/mine").body, "written", "the positive control");
+    assert_eq!(hokku.get("app-b", "/file/app/mine").body, "ENOENT\n");
+    for secret in
+        [format!("/file{}/db.sqlite", hokku.root().display()), "/file/etc/shadow".into(), "/file/root/.bashrc".into()]
+    {
+        let answer = hokku.get("app-a", &secret);
+        assert_eq!(answer.status, 500, "{secret}: {}", answer.body);
+    }
+    assert_eq!(hokku.get("app-a", "/write/usr/bin/evil").status, 500, "/usr is read-only");
+
+    // Its own network only: not the neighbour's port, not the API, not the cloud's metadata; the router is open.
+    let address = hokku.ok(&["run", "-a", "app-b", "--", "node", "-p", "os.networkInterfaces().eth0[0].address"]);
+    let neighbour = address.trim().rsplit_once('.').unwrap().0.to_owned();
+    let own = hokku.get("app-a", "/connect/127.0.0.1/5000");
+    assert_eq!(own.body, "connected", "the positive control");
+    for host in 0..4 {
+        let answer = hokku.get("app-a", &format!("/connect/{neighbour}.{host}/5000"));
+        let mine = hokku.ok(&["run", "-a", "app-a", "--", "true"]);
+        assert!(mine.is_empty());
+        if answer.body == "connected" {
+            // Only its own address answers.
+            let other = hokku.get("app-b", &format!("/connect/{neighbour}.{host}/5000"));
+            assert_ne!(other.body, "connected", "{neighbour}.{host} is open to both apps");
+        }
+    }
+    let gateway = format!("{}.0.1", neighbour.rsplit_once('.').unwrap().0);
+    let api = hokku.get("app-a", &format!("/connect/{gateway}/{}", hokku.api.port()));
+    assert_ne!(api.body, "connected", "the API is closed to dynos");
+    assert_ne!(hokku.get("app-a", "/connect/169.254.169.254/80").body, "connected");
+}
+
+#[test]
+fn a_fork_bomb_and_a_memory_hog_hurt_only_themselves() {
+    let hokku = Hokku::start();
+    let _greedy = hokku.serving("greedy");
+    let _modest = hokku.serving("modest");
+    let forks: u32 = hokku.get("greedy", "/forks").body.parse().unwrap();
+    assert!((20..256).contains(&forks), "{forks} processes at once");
+    assert_eq!(hokku.get("modest", "/").status, 200);
+    let _ = hokku.try_get("greedy", "/hog"); // its dyno is killed before it can answer
+    hokku.wait_for_log("greedy", "Error R15 (Memory quota vastly exceeded)");
+    assert_eq!(hokku.get("modest", "/").status, 200);
+    wait_for("greedy to be back", || (hokku.get("greedy", "/").status == 200).then_some(()));
+    assert!(!hokku.log("modest").contains("crashed"));
+}

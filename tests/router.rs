@@ -1,0 +1,14 @@
+//! The router: the real process with real dynos' ends on loopback.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "router/codes.rs"]
+mod codes;
+#[path = "router/forwarding.rs"]
+mod forwarding;
+#[path = "router/process.rs"]
+mod process;
+#[path = "router/rig.rs"]
+mod rig;
+#[path = "router/smuggling.rs"]
+mod smuggling;
