@@ -17,14 +17,15 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, chdir, setgroups, setresgid, setresuid};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// What the repository is called inside.
@@ -74,20 +75,20 @@ fn become_git(args: &[String]) -> io::Result<Infallible> {
 
 /// Covers `place` by a directory of our own with just what git needs.
 fn enclose(place: &Path, repository: &Path, socket: &Path) -> io::Result<()> {
-    // Held open, since the way to them is covered next.
-    let repository = open(repository)?;
-    let socket = open(socket)?;
-    let program = open(Path::new("/proc/self/exe"))?;
+    // As mounts that are nowhere yet: the way to them is covered next, and mounts of another namespace can't be bound.
+    let repository = detached(repository)?;
+    let socket = detached(socket)?;
+    let program = detached(Path::new("/proc/self/exe"))?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(step("unshare"))?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(step("make mounts private"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), place, Some("tmpfs"), flags, Some("mode=755,size=1m")).map_err(step("mount tmpfs"))?;
     fs::create_dir(place.join(REPOSITORY))?;
-    bind(&repository, &place.join(REPOSITORY))?;
+    attach(&repository, &place.join(REPOSITORY))?;
     for (file, name) in [(&socket, "hook.sock"), (&program, "hokku")] {
         fs::write(place.join(name), "")?;
-        bind(file, &place.join(name))?;
+        attach(file, &place.join(name))?;
     }
     fs::create_dir(place.join("hooks"))?;
     for (name, text) in [("pre-receive", PRE_RECEIVE), ("update", UPDATE)] {
@@ -98,14 +99,14 @@ fn enclose(place: &Path, repository: &Path, socket: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn open(path: &Path) -> io::Result<OwnedFd> {
-    let opened = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-    opened.map_err(|error| io::Error::other(format!("open {}: {error}", path.display())))
+fn detached(path: &Path) -> io::Result<OwnedFd> {
+    let cloned = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC);
+    cloned.map_err(|error| io::Error::other(format!("open_tree {}: {error}", path.display())))
 }
 
-fn bind(source: &OwnedFd, target: &Path) -> io::Result<()> {
-    let source = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
-    mount(Some(&source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(step("bind"))
+fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
+    move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(|error| io::Error::other(format!("move_mount {}: {error}", target.display())))
 }
 
 fn step(doing: &'static str) -> impl FnOnce(nix::Error) -> io::Error {
