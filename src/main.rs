@@ -17,8 +17,8 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let words = |from: usize| args.iter().skip(from).map(|word| word.to_string_lossy().into_owned());
     match args.get(1).and_then(|role| role.to_str()) {
-        Some("launcher") => role(launcher::main(words(2)).map(|()| 0)),
-        Some("dyno") if args.get(2).is_some_and(|word| word == "run") => role(launcher::run(words(3))),
+        Some("launcher") => role(launcher::main(args.into_iter().skip(2)).map(|()| 0)),
+        Some("dyno") if args.get(2).is_some_and(|word| word == "run") => role(launcher::run(args.into_iter().skip(3))),
         Some("router") => router::process::main(&args[2..]),
         Some("unpack") => slug::unpack::main(args.into_iter().skip(2)),
         Some("git-backend") => git::backend::main(words(2)),

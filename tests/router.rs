@@ -1,5 +1,6 @@
 //! The router: the real process with real dynos' ends on loopback.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "router/codes.rs"]
 mod codes;

@@ -4,6 +4,7 @@
 use crate::control::{ControlError, Resource};
 use crate::domain::formation::FormationError;
 use crate::store::StoreError;
+use crate::supervisor::builds::BuildError;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -81,7 +82,9 @@ impl From<ControlError> for ApiError {
             ControlError::Store(StoreError::Full { .. }) => {
                 Self::unavailable("The disk that holds the server's database is full: nothing was changed.")
             }
-            ControlError::Store(_) | ControlError::Io(_) => Self::internal(&error),
+            ControlError::Store(_)
+            | ControlError::Io(_)
+            | ControlError::Build(BuildError::Store(_) | BuildError::Io(_)) => Self::internal(&error),
             ControlError::AppName(_)
             | ControlError::ProcessType(_)
             | ControlError::Release(_)

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use ignore::{DirEntry, WalkBuilder};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufRead as _, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
@@ -51,61 +51,76 @@ pub(super) enum Ignoring {
 
 type Pieces = mpsc::Sender<io::Result<Bytes>>;
 
-/// Packs `dir` into `pieces`. Blocks, so it needs a thread of its own.
-///
-/// # Errors
-/// When the directory can't be read or the receiver is gone; the receiver then sees the body break off.
-pub(super) fn pack(dir: &Path, ignoring: Ignoring, pieces: Pieces) -> Result<Sent, ArchiveError> {
-    let mut sender = Sender::new(pieces);
-    let packed = write(dir, ignoring, &mut sender);
-    sender.finish(packed)
+/// Where an archive comes from, looked at before anything is sent.
+#[derive(Debug)]
+pub(super) enum Source {
+    Directory(PathBuf, Ignoring),
+    /// A finished archive.
+    Stdin,
 }
 
-/// Passes on a finished archive.
-///
-/// # Errors
-/// As [`pack`].
-pub(super) fn copy(mut from: impl Read, name: &str, pieces: Pieces) -> Result<Sent, ArchiveError> {
-    let mut sender = Sender::new(pieces);
-    let read = |source| ArchiveError::Read { path: name.into(), source };
-    let mut buffer = vec![0; PIECE];
-    let copied = loop {
-        match from.read(&mut buffer) {
-            Ok(0) if sender.bytes == 0 => break Err(ArchiveError::Empty(name.into())),
-            Ok(0) => break Ok(()),
-            Ok(n) => match sender.write_all(&buffer[..n]) {
-                Ok(()) => {}
-                Err(_) => break Err(ArchiveError::Refused),
-            },
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => break Err(read(error)),
+impl Source {
+    /// `-` is stdin.
+    ///
+    /// # Errors
+    /// When there is no such directory, or nothing at all in it or on stdin.
+    pub(super) fn open(path: PathBuf, ignoring: Ignoring) -> Result<Self, ArchiveError> {
+        if path == Path::new("-") {
+            let first = io::stdin().lock().fill_buf().map(|bytes| !bytes.is_empty());
+            return match first {
+                Ok(true) => Ok(Self::Stdin),
+                Ok(false) => Err(ArchiveError::Empty("the input".into())),
+                Err(source) => Err(ArchiveError::Read { path: "stdin".into(), source }),
+            };
         }
-    };
-    sender.finish(copied)
+        match path.metadata() {
+            Err(source) => return Err(ArchiveError::Read { path, source }),
+            Ok(metadata) if !metadata.is_dir() => return Err(ArchiveError::NotDirectory(path)),
+            Ok(_) => {}
+        }
+        // The directory itself is the first entry.
+        match walk(&path, ignoring).nth(1) {
+            Some(_) => Ok(Self::Directory(path, ignoring)),
+            None => Err(ArchiveError::Empty(path)),
+        }
+    }
+
+    /// Sends the archive. Blocks, so it needs a thread of its own.
+    ///
+    /// # Errors
+    /// When something can't be read or the receiver is gone; the receiver then sees the body break off.
+    pub(super) fn send(self, pieces: Pieces) -> Result<Sent, ArchiveError> {
+        let mut sender = Sender::new(pieces);
+        let sent = match self {
+            Self::Directory(dir, ignoring) => pack(&dir, ignoring, &mut sender),
+            Self::Stdin => copy(io::stdin().lock(), &mut sender),
+        };
+        sender.finish(sent)
+    }
 }
 
-fn write(dir: &Path, ignoring: Ignoring, sender: &mut Sender) -> Result<(), ArchiveError> {
-    if !dir.is_dir() {
-        return Err(match dir.metadata() {
-            Err(source) => ArchiveError::Read { path: dir.to_owned(), source },
-            Ok(_) => ArchiveError::NotDirectory(dir.to_owned()),
-        });
+fn copy(mut from: impl Read, sender: &mut Sender) -> Result<(), ArchiveError> {
+    let mut buffer = vec![0; PIECE];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => sender.write_all(&buffer[..n]).map_err(ArchiveError::Write)?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(ArchiveError::Read { path: "stdin".into(), source }),
+        }
     }
-    let zstd = zstd::Encoder::new(BufWriter::with_capacity(PIECE, &mut *sender), LEVEL).map_err(ArchiveError::Write)?;
+}
+
+fn pack(dir: &Path, ignoring: Ignoring, sender: &mut Sender) -> Result<(), ArchiveError> {
+    let zstd = zstd::Encoder::new(BufWriter::with_capacity(PIECE, sender), LEVEL).map_err(ArchiveError::Write)?;
     let mut tar = tar::Builder::new(zstd);
     tar.follow_symlinks(false);
-    let mut count = 0_u64;
     for entry in walk(dir, ignoring) {
         let entry = entry.map_err(ArchiveError::Walk)?;
-        let Some(name) = entry.path().strip_prefix(dir).ok().filter(|name| !name.as_os_str().is_empty()) else {
-            continue;
-        };
-        if append(&mut tar, &entry, name)? {
-            count += 1;
+        match entry.path().strip_prefix(dir) {
+            Ok(name) if !name.as_os_str().is_empty() => append(&mut tar, &entry, name)?,
+            _ => {}
         }
-    }
-    if count == 0 {
-        return Err(ArchiveError::Empty(dir.to_owned()));
     }
     let zstd = tar.into_inner().map_err(ArchiveError::Write)?;
     let mut buffer = zstd.finish().map_err(ArchiveError::Write)?;
@@ -125,22 +140,18 @@ fn walk(dir: &Path, ignoring: Ignoring) -> ignore::Walk {
         .build()
 }
 
-/// `Ok(false)` for what has no place in an archive: sockets, pipes, devices.
-fn append(tar: &mut tar::Builder<impl Write>, entry: &DirEntry, name: &Path) -> Result<bool, ArchiveError> {
+/// Sockets, pipes and devices have no place in an archive and are passed over.
+fn append(tar: &mut tar::Builder<impl Write>, entry: &DirEntry, name: &Path) -> Result<(), ArchiveError> {
     let path = entry.path();
-    let read = |source| ArchiveError::Read { path: path.to_owned(), source };
-    let Some(kind) = entry.file_type() else { return Ok(false) };
-    if kind.is_dir() {
-        tar.append_dir(name, path).map_err(ArchiveError::Write)?;
-    } else if kind.is_symlink() {
-        tar.append_path_with_name(path, name).map_err(ArchiveError::Write)?;
-    } else if kind.is_file() {
-        let mut file = File::open(path).map_err(read)?;
-        tar.append_file(name, &mut file).map_err(ArchiveError::Write)?;
-    } else {
-        return Ok(false);
+    match entry.file_type() {
+        Some(kind) if kind.is_dir() => tar.append_dir(name, path).map_err(ArchiveError::Write),
+        Some(kind) if kind.is_symlink() => tar.append_path_with_name(path, name).map_err(ArchiveError::Write),
+        Some(kind) if kind.is_file() => {
+            let opened = File::open(path).map_err(|source| ArchiveError::Read { path: path.to_owned(), source });
+            tar.append_file(name, &mut opened?).map_err(ArchiveError::Write)
+        }
+        _ => Ok(()),
     }
-    Ok(true)
 }
 
 /// Counts and hashes what goes over the wire.
@@ -196,7 +207,7 @@ mod tests {
     fn packed(dir: &Path, ignoring: Ignoring) -> Result<(Sent, Vec<u8>), ArchiveError> {
         let (sender, mut receiver) = mpsc::channel(8);
         std::thread::scope(|scope| {
-            let packing = scope.spawn(|| pack(dir, ignoring, sender));
+            let packing = scope.spawn(|| Source::open(dir.to_owned(), ignoring)?.send(sender));
             let mut bytes = Vec::new();
             while let Some(Ok(piece)) = receiver.blocking_recv() {
                 bytes.extend_from_slice(&piece);

@@ -45,7 +45,7 @@ const INTERRUPT: u8 = 3;
 const IMPATIENCE: usize = 4;
 
 /// Runs until the dyno ends or one side leaves.
-pub(super) async fn session<S>(out: &Output, stream: S, mode: Mode) -> Result<End, Failure>
+pub(super) async fn session<S>(out: Output, stream: S, mode: Mode) -> Result<End, Failure>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -68,7 +68,7 @@ where
     end
 }
 
-async fn receive(out: &Output, mut reader: ReadHalf<impl AsyncRead>) -> Result<End, Failure> {
+async fn receive(out: Output, mut reader: ReadHalf<impl AsyncRead>) -> Result<End, Failure> {
     loop {
         match Frame::read(&mut reader).await {
             Ok(Some(Frame::Stdout(bytes))) => out.bytes(&bytes)?,
@@ -103,8 +103,8 @@ fn read_stdin(mode: Mode, frames: &mpsc::Sender<Frame>, leave: &mpsc::Sender<u8>
                 return;
             }
             Ok(n) => {
-                let interrupts = buffer[..n].iter().filter(|byte| **byte == INTERRUPT).count();
-                if mode == Mode::Tty && impatience.add(interrupts, Instant::now()) {
+                let keys = buffer[..n].iter().copied();
+                if mode == Mode::Tty && impatience.add(keys.filter(|key| *key == INTERRUPT), Instant::now()) {
                     let _ = leave.blocking_send(super::errors::status::ERROR);
                 }
                 if frames.blocking_send(Frame::Stdin(buffer[..n].to_vec())).is_err() {
@@ -126,9 +126,9 @@ struct Impatience(Vec<Instant>);
 
 impl Impatience {
     /// Whether it is enough now.
-    fn add(&mut self, count: usize, now: Instant) -> bool {
+    fn add(&mut self, interrupts: impl IntoIterator<Item = u8>, now: Instant) -> bool {
         self.0.retain(|at| now.duration_since(*at) < Duration::from_secs(1));
-        self.0.extend(std::iter::repeat_n(now, count));
+        self.0.extend(interrupts.into_iter().map(|_| now));
         self.0.len() >= IMPATIENCE
     }
 }
@@ -177,7 +177,7 @@ impl Signals {
                 _ = self.terminate.recv() => SIGTERM,
                 _ = self.hangup.recv() => SIGHUP,
             };
-            let impatient = number == SIGINT && impatience.add(1, Instant::now());
+            let impatient = number == SIGINT && impatience.add([INTERRUPT], Instant::now());
             if mode == Mode::Tty || impatient {
                 let _ = leave.send(128 + number).await;
                 return;
@@ -200,9 +200,9 @@ mod tests {
     #[test]
     fn four_interrupts_within_a_second_are_enough() {
         let (mut impatience, start) = (Impatience::default(), Instant::now());
-        assert!(!impatience.add(3, start));
-        assert!(!impatience.add(1, start + Duration::from_secs(2)));
-        assert!(!impatience.add(2, start + Duration::from_millis(2100)));
-        assert!(impatience.add(1, start + Duration::from_millis(2200)));
+        assert!(!impatience.add([INTERRUPT; 3], start));
+        assert!(!impatience.add([INTERRUPT; 1], start + Duration::from_secs(2)));
+        assert!(!impatience.add([INTERRUPT; 2], start + Duration::from_millis(2100)));
+        assert!(impatience.add([INTERRUPT; 1], start + Duration::from_millis(2200)));
     }
 }

@@ -33,8 +33,9 @@ pub(super) async fn make_token(client: &Client, description: &str, seconds: u64)
 
 /// Print a token for the API
 ///
-/// With HOKKU_API_KEY set it is that one. As root on the server's box a new one is made; whoever has it may do everything
-/// on this server, so keep it to yourself.
+/// For a server that is found by HOKKU_HOST it is the one in HOKKU_API_KEY. As root on the server's box a new one is made;
+/// whoever has it may do everything on this server, so keep it to yourself.
+#[expect(clippy::doc_markdown, reason = "help is shown as it is written")]
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   $ export HOKKU_HOST=http://127.0.0.1:5000 HOKKU_API_KEY=$(sudo hokku auth:token)
@@ -53,17 +54,14 @@ pub(super) struct Token {
 
 pub(super) async fn token(ctx: &Context, args: Token) -> Result<(), Failure> {
     let client = ctx.client()?;
-    let token = match (ctx.place()?, variable("HOKKU_API_KEY")) {
-        (Place::Host { .. }, Some(token)) => {
-            // Asked, so that a token the server does not know is not handed on as if it were one.
-            client.get::<Value>("/account").await?;
-            token
-        }
-        _ => {
-            let token = make_token(&client, &args.description, args.days * DAY).await?;
-            ctx.out.say(format_args!("This token gives full access to the server for {} days.", args.days));
-            token
-        }
+    let token = if let (Place::Host { .. }, Some(token)) = (ctx.place()?, variable("HOKKU_API_KEY")) {
+        // Asked, so that a token the server does not know is not handed on as if it were one.
+        client.get::<Value>("/account").await?;
+        token
+    } else {
+        let token = make_token(&client, &args.description, args.days * DAY).await?;
+        ctx.out.say(format_args!("This token gives full access to the server for {} days.", args.days));
+        token
     };
     if args.json { ctx.out.json(&json!({ "token": token })) } else { ctx.out.line(token) }
 }
@@ -91,6 +89,7 @@ pub(super) async fn whoami(ctx: &Context, args: Whoami) -> Result<(), Failure> {
 ///
 /// Heroku's CLI and other clients of its API then work against this server, unmodified. As root on the server's box a
 /// token is made for it; elsewhere it is the one in HOKKU_API_KEY.
+#[expect(clippy::doc_markdown, reason = "help is shown as it is written")]
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   $ eval \"$(sudo hokku env)\"

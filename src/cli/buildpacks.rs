@@ -106,7 +106,8 @@ pub(super) async fn set(ctx: &Context, args: Set) -> Result<(), Failure> {
         None => urls = vec![args.buildpack],
     }
     let urls = put(&client, &app, &urls).await?;
-    changed(ctx, &app, "set", &urls)
+    changed(ctx, &app, "set", &urls);
+    Ok(())
 }
 
 /// Add a buildpack to an app
@@ -142,7 +143,8 @@ pub(super) async fn add(ctx: &Context, args: Add) -> Result<(), Failure> {
     let at = args.index.map_or(urls.len(), |n| (n - 1).min(urls.len()));
     urls.insert(at, args.buildpack);
     let urls = put(&client, &app, &urls).await?;
-    changed(ctx, &app, "added", &urls)
+    changed(ctx, &app, "added", &urls);
+    Ok(())
 }
 
 /// Remove a buildpack from an app
@@ -176,7 +178,8 @@ pub(super) async fn remove(ctx: &Context, args: Remove) -> Result<(), Failure> {
     };
     urls.remove(at);
     let urls = put(&client, &app, &urls).await?;
-    changed(ctx, &app, "removed", &urls)
+    changed(ctx, &app, "removed", &urls);
+    Ok(())
 }
 
 /// Remove all buildpacks from an app
@@ -198,7 +201,7 @@ pub(super) async fn clear(ctx: &Context, args: Clear) -> Result<(), Failure> {
     Ok(())
 }
 
-fn changed(ctx: &Context, app: &str, verb: &str, urls: &[String]) -> Result<(), Failure> {
+fn changed(ctx: &Context, app: &str, verb: &str, urls: &[String]) {
     let app = plain(app);
     match urls {
         [] => ctx.out.say(format_args!("Buildpack {verb}. Next release on {app} will detect buildpacks normally.")),
@@ -211,7 +214,7 @@ fn changed(ctx: &Context, app: &str, verb: &str, urls: &[String]) -> Result<(), 
         }
     }
     if !urls.is_empty() {
-        ctx.out.say("Run git push hokku main to create a new release using them.");
+        let these = if urls.len() == 1 { "this buildpack" } else { "these buildpacks" };
+        ctx.out.say(format_args!("Run git push hokku main to create a new release using {these}."));
     }
-    Ok(())
 }

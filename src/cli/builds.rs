@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::apps::{parse, size};
-use super::archive::{self, ArchiveError, Ignoring, Sent};
+use super::archive::{ArchiveError, Ignoring, Sent, Source};
 use super::context::{AppArgs, Context};
 use super::errors::Failure;
 use super::output::plain;
@@ -12,7 +12,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Deploy a directory without git
@@ -44,11 +44,12 @@ pub(super) struct Deploy {
 
 pub(super) async fn deploy(ctx: &Context, args: Deploy) -> Result<(), Failure> {
     let (client, app) = (ctx.client()?, ctx.app(&args.app)?);
+    let ignoring = if args.no_ignore { Ignoring::Nothing } else { Ignoring::GitIgnored };
+    let source = Source::open(args.dir, ignoring).map_err(|error| archive_failure(&error))?;
     // Asked first, so that a misspelt name costs no upload.
     client.get::<Value>(&Context::path(&app, "")).await?;
-    let ignoring = if args.no_ignore { Ignoring::Nothing } else { Ignoring::GitIgnored };
     let progress = ctx.out.start("Uploading source");
-    let (url, sent) = upload(&client, args.dir, ignoring).await?;
+    let (url, sent) = upload(&client, source).await?;
     progress.done(format_args!("done, {}", size(Some(sent.bytes))));
     let request = BuildRequest {
         url,
@@ -62,15 +63,9 @@ pub(super) async fn deploy(ctx: &Context, args: Deploy) -> Result<(), Failure> {
 }
 
 /// Packs in one thread while the main one sends.
-async fn upload(client: &Client, dir: PathBuf, ignoring: Ignoring) -> Result<(String, Sent), Failure> {
+async fn upload(client: &Client, source: Source) -> Result<(String, Sent), Failure> {
     let (pieces, body) = client::pieces();
-    let packing = tokio::task::spawn_blocking(move || {
-        if dir == Path::new("-") {
-            archive::copy(std::io::stdin().lock(), "stdin", pieces)
-        } else {
-            archive::pack(&dir, ignoring, pieces)
-        }
-    });
+    let packing = tokio::task::spawn_blocking(move || source.send(pieces));
     let uploaded = client.upload_source(body).await;
     let packed = packing.await.map_err(|_| Failure::new("packing the source broke off"))?;
     match (packed, uploaded) {
@@ -120,8 +115,10 @@ async fn follow(ctx: &Context, client: &Client, app: &str, build: Build) -> Resu
 
 async fn watch(ctx: &Context, client: &Client, app: &str, build: &Build) -> Result<(), Failure> {
     let mut output = client.build_output(build).await?;
+    // Whoever closed the pipe wants to see no more, but the build is to go on and its status to count.
+    let mut heard = true;
     while let Some(bytes) = output.next().await? {
-        ctx.out.bytes(&bytes)?;
+        heard = heard && ctx.out.bytes(&bytes).is_ok();
     }
     let build = client.settled(app, &build.id).await?;
     if build.status != "succeeded" {
@@ -231,12 +228,11 @@ pub(super) struct Output {
 
 pub(super) async fn output(ctx: &Context, args: Output) -> Result<(), Failure> {
     let (client, app) = (ctx.client()?, ctx.app(&args.which.app)?);
-    let build = match &args.which.id {
-        Some(id) => client.get(&Context::path(&app, &format!("/builds/{}", client::segment(id)))).await?,
-        None => {
-            let newest = newest_first(&client, &app).await?.into_iter().next();
-            parse(&newest.ok_or_else(|| Failure::new(format!("{} has no builds", plain(&app))))?)?
-        }
+    let build = if let Some(id) = &args.which.id {
+        client.get(&Context::path(&app, &format!("/builds/{}", client::segment(id)))).await?
+    } else {
+        let newest = newest_first(&client, &app).await?.into_iter().next();
+        parse(&newest.ok_or_else(|| Failure::new(format!("{} has no builds", plain(&app))))?)?
     };
     let mut output = client.build_output(&build).await?;
     while let Some(bytes) = output.next().await? {

@@ -12,19 +12,18 @@ use std::path::PathBuf;
 /// Which server, for every command.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ServerArgs {
-    /// Root directory of the instance, used over its Unix socket [env: `HOKKU_ROOT`] [default: /var/lib/hokku]
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "host", help_heading = "Server")]
+    #[arg(help = "Root directory of the instance [env: HOKKU_ROOT] [default: /var/lib/hokku]")]
     pub root: Option<PathBuf>,
-    /// Address of a server elsewhere, `http://HOST:PORT`; takes its token from `HOKKU_API_KEY` [env: `HOKKU_HOST`]
     #[arg(long, global = true, value_name = "URL", help_heading = "Server")]
+    #[arg(help = "Address of a server, http://HOST:PORT; its token is HOKKU_API_KEY [env: HOKKU_HOST]")]
     pub host: Option<String>,
 }
 
 /// Which app.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct AppArgs {
-    /// App to run the command against [env: `HOKKU_APP`]
-    #[arg(short, long, value_name = "APP")]
+    #[arg(short, long, value_name = "APP", help = "App to run the command against [env: HOKKU_APP]")]
     pub(super) app: Option<String>,
     /// Git remote of the app to use
     #[arg(short, long, value_name = "REMOTE", conflicts_with = "app")]

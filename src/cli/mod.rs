@@ -171,17 +171,17 @@ pub fn parse(args: Vec<OsString>) -> Invocation {
         Ok(Cli { server, command: Some(Command::Server(options)) }) => Invocation::Server(server, options),
         Ok(Cli { server, command: Some(Command::Down(options)) }) => Invocation::Down(server, options),
         Ok(Cli { server, command: Some(command) }) => Invocation::Client(Box::new(Client { server, command })),
-        Ok(Cli { command: None, .. }) => Invocation::Ended(ended(&out, print_help(&out))),
-        Err(error) => Invocation::Ended(ended(&out, explain(&out, &error))),
+        Ok(Cli { command: None, .. }) => Invocation::Ended(ended(out, print_help(out))),
+        Err(error) => Invocation::Ended(ended(out, explain(out, &error))),
     }
 }
 
-fn print_help(out: &Output) -> Result<u8, Failure> {
+fn print_help(out: Output) -> Result<u8, Failure> {
     out.bytes(program().render_help().to_string().as_bytes()).map(|()| status::OK)
 }
 
 /// What clap says, in our form.
-fn explain(out: &Output, error: &clap::Error) -> Result<u8, Failure> {
+fn explain(out: Output, error: &clap::Error) -> Result<u8, Failure> {
     let text = error.render().to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => out.bytes(text.as_bytes()).map(|()| status::OK),
@@ -201,15 +201,15 @@ pub fn run(client: Client) -> u8 {
         Ok(done) => done.map(|()| status::OK),
         Err(command) => in_runtime(&ctx, command),
     };
-    ended(&out, result)
+    ended(out, result)
 }
 
 /// Prints why a server could not start or an instance could not be ended, and returns the exit status.
 pub fn report(error: &anyhow::Error) -> u8 {
-    ended(&Output::of_process(), Err(Failure::new(format!("{error:#}"))))
+    ended(Output::of_process(), Err(Failure::new(format!("{error:#}"))))
 }
 
-fn ended(out: &Output, result: Result<u8, Failure>) -> u8 {
+fn ended(out: Output, result: Result<u8, Failure>) -> u8 {
     match result {
         Ok(status) => status,
         Err(failure) => {
@@ -222,9 +222,9 @@ fn ended(out: &Output, result: Result<u8, Failure>) -> u8 {
 /// Commands that ask no server; the others come back.
 fn local(ctx: &Context, command: Command) -> Result<Result<(), Failure>, Command> {
     Ok(match command {
-        Command::Completions(args) => shell::completions(&ctx.out, program(), &args),
-        Command::Man(args) => shell::man(&ctx.out, program(), &args),
-        Command::Help(args) => shell::help(&ctx.out, program(), &args),
+        Command::Completions(args) => shell::completions(ctx.out, program(), &args),
+        Command::Man(args) => shell::man(ctx.out, program(), &args),
+        Command::Help(args) => shell::help(ctx.out, program(), &args),
         Command::Version(Version {}) => ctx.out.line(format_args!("hokku {}", env!("CARGO_PKG_VERSION"))),
         Command::Doctor(args) => host::doctor(ctx, &args).and_then(|status| match status {
             status::OK => Ok(()),

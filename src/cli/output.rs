@@ -73,7 +73,7 @@ impl Output {
     }
 
     /// The colours of stdout.
-    pub(super) fn paint(&self) -> Paint {
+    pub(super) fn paint(self) -> Paint {
         self.out
     }
 
@@ -81,24 +81,24 @@ impl Output {
     ///
     /// # Errors
     /// When stdout is closed or can't be written; so for all that writes data.
-    pub(super) fn line(&self, text: impl fmt::Display) -> Result<(), Failure> {
+    pub(super) fn line(self, text: impl fmt::Display) -> Result<(), Failure> {
         self.bytes(format!("{text}\n").as_bytes())
     }
 
     /// Bytes of data as they are.
     #[expect(clippy::unused_self, reason = "whoever prints holds an Output")]
-    pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| Failure::stdout(&error))
     }
 
     /// `=== app Config Vars` and an empty line.
-    pub(super) fn heading(&self, text: impl fmt::Display) -> Result<(), Failure> {
+    pub(super) fn heading(self, text: impl fmt::Display) -> Result<(), Failure> {
         self.line(format_args!("{} {}\n", self.out.with(Colour::Dim, "==="), self.out.with(Colour::Bold, text)))
     }
 
     /// `KEY:    value` rows.
-    pub(super) fn pairs<'a>(&self, pairs: impl IntoIterator<Item = (&'a str, String)>) -> Result<(), Failure> {
+    pub(super) fn pairs<'a>(self, pairs: impl IntoIterator<Item = (&'a str, String)>) -> Result<(), Failure> {
         let rows: Vec<_> = pairs.into_iter().collect();
         let width = rows.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0) + 1;
         for (key, value) in rows {
@@ -109,49 +109,49 @@ impl Output {
     }
 
     /// Rows in columns.
-    pub(super) fn table(&self, rows: &[Vec<String>]) -> Result<(), Failure> {
+    pub(super) fn table(self, rows: &[Vec<String>]) -> Result<(), Failure> {
         self.bytes(columns(rows).as_bytes())
     }
 
     /// JSON as the server sent it, for programs.
-    pub(super) fn json(&self, value: &Value) -> Result<(), Failure> {
+    pub(super) fn json(self, value: &Value) -> Result<(), Failure> {
         self.line(format_args!("{value:#}"))
     }
 
     /// A line of talk. That nobody can hear it is no reason to fail.
     #[expect(clippy::unused_self, reason = "whoever prints holds an Output")]
-    pub(super) fn say(&self, text: impl fmt::Display) {
+    pub(super) fn say(self, text: impl fmt::Display) {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
     /// Bytes of talk as they are: the error output of a program that runs elsewhere.
     #[expect(clippy::unused_self, reason = "whoever prints holds an Output")]
-    pub(super) fn say_bytes(&self, bytes: &[u8]) {
+    pub(super) fn say_bytes(self, bytes: &[u8]) {
         let _ = io::stderr().lock().write_all(bytes);
     }
 
     /// ` ▸    ` in front of each line, Heroku's way of warning.
-    pub(super) fn warn(&self, text: &str) {
+    pub(super) fn warn(self, text: &str) {
         for line in text.lines() {
             self.say(format_args!(" {}    {line}", self.err.with(Colour::Yellow, "▸")));
         }
     }
 
     /// `Creating ⬢ app... `, to be completed by [`Progress::done`].
-    pub(super) fn start(&self, text: impl fmt::Display) -> Progress {
+    pub(super) fn start(self, text: impl fmt::Display) -> Progress {
         let mut stderr = io::stderr().lock();
         let _ = write!(stderr, "{text}... ");
         let _ = stderr.flush();
-        Progress { output: *self, open: true }
+        Progress { output: self, open: true }
     }
 
     /// `⬢ app` for talk.
-    pub(super) fn app(&self, name: &str) -> String {
+    pub(super) fn app(self, name: &str) -> String {
         self.err.with(Colour::Magenta, format_args!("⬢ {}", plain(name)))
     }
 
     /// What went wrong, and what to do about it.
-    pub(super) fn failure(&self, failure: &Failure) {
+    pub(super) fn failure(self, failure: &Failure) {
         if let Some(text) = failure.text() {
             self.say(format_args!("{} {text}", self.err.with(Colour::Red, "Error:")));
         }

@@ -126,7 +126,7 @@ fn number(name: &str) -> u32 {
   web=1:Standard-2X worker=1:Basic")]
 pub(super) struct Scale {
     /// What to change
-    #[arg(value_name = "TYPE=QUANTITY[:SIZE]", value_parser = change, allow_hyphen_values = true)]
+    #[arg(value_name = "TYPE=QUANTITY[:SIZE]", value_parser = change)]
     changes: Vec<Change>,
     #[command(flatten)]
     app: AppArgs,

@@ -47,7 +47,8 @@ pub(super) async fn newest(client: &Client, app: &str) -> Result<Option<u32>, Cl
 
 async fn newest_first(client: &Client, app: &str, count: u32) -> Result<Vec<Value>, Failure> {
     let range = format!("version ..; max={count}, order=desc");
-    let (rows, _) = client.page(&Context::path(app, "/releases"), Some(&range)).await?;
+    let (mut rows, _) = client.page(&Context::path(app, "/releases"), Some(&range)).await?;
+    rows.truncate(usize::try_from(count).unwrap_or(usize::MAX));
     Ok(rows)
 }
 
@@ -183,17 +184,18 @@ pub(super) struct Rollback {
 
 pub(super) async fn rollback(ctx: &Context, args: Rollback) -> Result<(), Failure> {
     let (client, app) = (ctx.client()?, ctx.app(&args.app)?);
+    let rows = newest_first(&client, &app, 200).await?;
     let target: Release = match args.release {
         Some(version) => client.get(&Context::path(&app, &format!("/releases/{version}"))).await?,
-        None => previous(&client, &app).await?,
+        None => previous(&rows)?,
     };
     let progress = ctx.out.start(format_args!("Rolling back {} to v{}", ctx.out.app(&app), target.version));
     let made: Release = client.post(&Context::path(&app, "/releases"), &json!({ "release": target.id })).await?;
     progress.done(format_args!("done, v{}", made.version));
-    ctx.out.warn(&format!(
-        "Rollback affects code and config vars; it doesn't add or remove addons.\nTo undo, run: hokku rollback v{}",
-        made.version - 1
-    ));
+    ctx.out.warn("Rollback affects code and config vars; it doesn't add or remove addons.");
+    if let Some(before) = rows.iter().find(|row| row["current"] == true) {
+        ctx.out.warn(&format!("To undo, run: hokku rollback v{}", before["version"]));
+    }
     if let Some(url) = &made.output_stream_url {
         ctx.out.say("Running release command...");
         let mut output = client.download(url).await?;
@@ -205,9 +207,8 @@ pub(super) async fn rollback(ctx: &Context, args: Rollback) -> Result<(), Failur
 }
 
 /// The second newest release that one can go back to; the newest such is the current one.
-async fn previous(client: &Client, app: &str) -> Result<Release, Failure> {
-    let rows = newest_first(client, app, 1000).await?;
-    match rows.iter().filter(|row| row["eligible_for_rollback"] == true).nth(1) {
+fn previous(newest_first: &[Value]) -> Result<Release, Failure> {
+    match newest_first.iter().filter(|row| row["eligible_for_rollback"] == true).nth(1) {
         Some(row) => parse(row),
         None => {
             Err(Failure::new("there is no earlier release to go back to")

@@ -120,7 +120,7 @@ pub(super) async fn run(ctx: &Context, args: Run) -> Result<u8, Failure> {
     let url = dyno.attach_url.ok_or_else(|| Failure::new("the server gave no way to attach to the dyno"))?;
     let stream = client.upgrade(&url, PROTOCOL).await?;
     progress.done(format_args!("up, {}", plain(&dyno.name)));
-    match session(&ctx.out, stream, mode).await? {
+    match session(ctx.out, stream, mode).await? {
         End::Exit(code) if args.exit_code => Ok(u8::try_from(code & 0xff).unwrap_or(status::ERROR)),
         End::Exit(_) => Ok(status::OK),
         End::Left(code) => Ok(code),

@@ -48,7 +48,7 @@ Run \"hokku help COMMAND\" for a command's options and examples.
 pub(super) fn with_overview(command: Command) -> Command {
     let overview = overview(&command);
     command
-        .help_template("{about-with-newline}\n{usage-heading} {usage}\n\n{options}\n\n{after-help}")
+        .help_template("{about-with-newline}\n{usage-heading} {usage}\n\n{options}{after-help}")
         .override_usage("hokku [OPTIONS] <COMMAND>")
         .after_help(overview)
 }
@@ -60,8 +60,10 @@ fn overview(command: &Command) -> String {
     for (topic, names) in TOPICS {
         let _ = writeln!(text, "{topic}:");
         for name in names {
-            let about = command.find_subcommand(name).and_then(Command::get_about).map(ToString::to_string);
-            let _ = writeln!(text, "  {name:width$}  {}", about.unwrap_or_default());
+            let Some(sub) = command.find_subcommand(name) else { continue };
+            let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+            let alias = sub.get_visible_aliases().next().map(|alias| format!(" [also: {alias}]")).unwrap_or_default();
+            let _ = writeln!(text, "  {name:width$}  {about}{alias}");
         }
         text.push('\n');
     }
@@ -76,7 +78,7 @@ pub(super) struct Help {
     command: Option<String>,
 }
 
-pub(super) fn help(out: &Output, mut program: Command, args: &Help) -> Result<(), Failure> {
+pub(super) fn help(out: Output, mut program: Command, args: &Help) -> Result<(), Failure> {
     program.build();
     let Some(name) = &args.command else {
         return out.bytes(program.render_help().to_string().as_bytes());
@@ -110,7 +112,7 @@ pub(super) struct Completions {
     shell: clap_complete::Shell,
 }
 
-pub(super) fn completions(out: &Output, mut program: Command, args: &Completions) -> Result<(), Failure> {
+pub(super) fn completions(out: Output, mut program: Command, args: &Completions) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut program, "hokku", &mut script);
     if args.shell == clap_complete::Shell::Bash {
@@ -135,7 +137,7 @@ pub(super) struct ManPage {
     dir: Option<PathBuf>,
 }
 
-pub(super) fn man(out: &Output, mut program: Command, args: &ManPage) -> Result<(), Failure> {
+pub(super) fn man(out: Output, mut program: Command, args: &ManPage) -> Result<(), Failure> {
     program.build();
     if let Some(dir) = &args.dir {
         return write_pages(program, dir);

@@ -74,7 +74,7 @@ impl Place {
         }
     }
 
-    /// A client of that server. On the Unix socket a token is only sent when one is given.
+    /// A client of that server. On the Unix socket root is known without a token.
     pub fn client(&self, token: Option<String>) -> Client {
         match self {
             Self::Root { run, .. } => Client::new(Server::Socket(run.join("api.sock")), None),

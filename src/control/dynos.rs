@@ -7,7 +7,7 @@ use crate::domain::app::{App, AppId};
 use crate::domain::dyno::{DynoId, DynoName, Purpose};
 use crate::domain::formation::Formation;
 use crate::domain::limits::DynoSize;
-use crate::domain::procfile::{ProcessType, ProcessTypes};
+use crate::domain::procfile::ProcessType;
 use crate::domain::release::ReleaseId;
 use crate::store::{self, StoreError};
 use crate::supervisor::{Attach, DynoView, Run, Stop};
@@ -126,9 +126,7 @@ pub async fn run(control: &Control, actor: &Actor, app: App, new: NewRun) -> Res
     if new.command.trim().is_empty() || new.command.contains('\0') {
         return Err(ControlError::Invalid("A one-off dyno needs a command.".into()));
     }
-    let types = process_types(control, app.id).await?;
-    let command = expand(&new.command, &types);
-    let NewRun { env, size, attach, .. } = new;
+    let NewRun { command, env, size, attach } = new;
     let id = app.id;
     let dyno = control.supervisor.run(Run { app, command, env, size, attach, actor: actor.clone() }).await?;
     rows(control, id, vec![dyno]).await?.pop().ok_or(ControlError::NotFound(Resource::Release))
@@ -139,46 +137,10 @@ pub fn attach_secret(control: &Control, dyno: DynoId) -> String {
     control.store.secret("attach", dyno.0)
 }
 
-async fn process_types(control: &Control, app: AppId) -> Result<ProcessTypes, ControlError> {
-    control
-        .store
-        .read(move |tx| {
-            let current = store::releases::current(tx, app)?.and_then(|release| release.slug);
-            let slug = current.map(|slug| store::slugs::get(tx, slug)).transpose()?.flatten();
-            Ok(slug.map(|slug| slug.process_types).unwrap_or_default())
-        })
-        .await
-}
-
-/// Heroku's rule: a first word that names a process type stands for that type's command.
-fn expand(command: &str, types: &ProcessTypes) -> String {
-    let (first, rest) = command.split_once(' ').map_or((command, None), |(first, rest)| (first, Some(rest)));
-    let declared = ProcessType::parse(first).ok().and_then(|kind| types.get(&kind));
-    match (declared, rest) {
-        (None, _) => command.to_owned(),
-        (Some(declared), None) => declared.clone(),
-        (Some(declared), Some(rest)) => format!("{declared} {rest}"),
-    }
-}
-
 /// Hands a client's connection to the dyno that waits for it.
 ///
 /// # Errors
 /// When no dyno of that id waits any more.
 pub async fn attach(control: &Control, dyno: DynoId, stream: BoxedIo) -> Result<(), ControlError> {
     Ok(control.supervisor.attach(dyno, stream).await?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_type_stands_for_its_command() {
-        let types: ProcessTypes = [(ProcessType::parse("migrate").unwrap(), "rake db:migrate".to_owned())].into();
-        assert_eq!(expand("migrate", &types), "rake db:migrate");
-        assert_eq!(expand("migrate --dry", &types), "rake db:migrate --dry");
-        assert_eq!(expand("migrated", &types), "migrated");
-        assert_eq!(expand("bash -c 'echo migrate'", &types), "bash -c 'echo migrate'");
-    }
 }

@@ -222,21 +222,29 @@ impl Shared {
         Ok(())
     }
 
-    /// A slot for a launch, and more of them made ready ahead.
+    /// A slot for a launch. Others are made ready ahead meanwhile.
     fn take_slot(self: &Arc<Self>) -> Option<u16> {
-        let (slot, ahead) = self.lock_slots().take(self.settings.prepared_networks);
-        if !ahead.is_empty() {
-            let shared = self.clone();
-            self.spawn(async move {
-                for slot in ahead {
-                    // When it can't be made now, the launch will say why.
-                    if let Ok(mut launcher) = shared.launcher().await {
-                        let _ = launcher.write_all(&Hello::Prepare { slot }.encode()).await;
-                    }
-                }
-            });
+        let (slot, to_prepare) = self.lock_slots().take(self.settings.prepared_networks);
+        if !to_prepare.is_empty() {
+            self.spawn(prepare(self.clone(), to_prepare));
         }
         slot
+    }
+}
+
+/// Has the launcher make networks. Only then a launch may take one: the launcher does one thing after the other, but the
+/// shim of a launch that overtook would make the same network at the same time.
+async fn prepare(shared: Arc<Shared>, slots: Vec<u16>) {
+    for slot in slots {
+        let asked = async { shared.launcher().await.ok()?.write_all(&Hello::Prepare { slot }.encode()).await.ok() };
+        let asked = asked.await;
+        let mut slots = shared.lock_slots();
+        if asked.is_some() {
+            slots.prepared(slot);
+        } else {
+            slots.coming = slots.coming.saturating_sub(1);
+            slots.release(slot);
+        }
     }
 }
 
@@ -245,27 +253,31 @@ impl Shared {
 struct Slots {
     used: Vec<bool>,
     next: u16,
-    /// In use for launches to come.
+    /// Set aside for launches to come, with a network.
     ahead: VecDeque<u16>,
+    /// How many more are being prepared.
+    coming: usize,
 }
 
 impl Default for Slots {
     fn default() -> Self {
-        Self { used: vec![false; usize::from(Instance::SLOTS)], next: 0, ahead: VecDeque::new() }
+        Self { used: vec![false; usize::from(Instance::SLOTS)], next: 0, ahead: VecDeque::new(), coming: 0 }
     }
 }
 
 impl Slots {
-    /// A free slot, and those that are newly set aside, `ahead` in all.
+    /// A free slot, and those to be prepared so that there are `ahead` again.
     fn take(&mut self, ahead: usize) -> (Option<u16>, Vec<u16>) {
         let slot = self.ahead.pop_front().or_else(|| self.free_one());
-        let mut new = Vec::new();
-        while self.ahead.len() < ahead {
-            let Some(slot) = self.free_one() else { break };
-            self.ahead.push_back(slot);
-            new.push(slot);
-        }
-        (slot, new)
+        let missing = ahead.saturating_sub(self.ahead.len() + self.coming);
+        let to_prepare: Vec<u16> = (0..missing).map_while(|_| self.free_one()).collect();
+        self.coming += to_prepare.len();
+        (slot, to_prepare)
+    }
+
+    fn prepared(&mut self, slot: u16) {
+        self.coming = self.coming.saturating_sub(1);
+        self.ahead.push_back(slot);
     }
 
     fn free_one(&mut self) -> Option<u16> {
@@ -302,13 +314,18 @@ mod tests {
     fn slots_go_round_and_are_never_given_twice() {
         let mut slots = Slots::default();
         slots.occupy(1);
-        let (first, ahead) = slots.take(2);
-        assert_eq!((first, ahead), (Some(2), vec![3, 4]));
+        let (first, to_prepare) = slots.take(2);
+        assert_eq!((first, to_prepare), (Some(2), vec![3, 4]));
+        assert_eq!(slots.take(2), (Some(5), vec![]), "not one that is not prepared yet");
+        slots.prepared(3);
+        slots.prepared(4);
+        assert_eq!(slots.take(2), (Some(3), vec![6]));
+        slots.prepared(6);
         let mut all: Vec<u16> = std::iter::from_fn(|| slots.take(0).0).collect();
-        assert_eq!(all.len(), usize::from(Instance::SLOTS) - 2);
+        assert_eq!(all.len(), usize::from(Instance::SLOTS) - 4);
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), usize::from(Instance::SLOTS) - 2);
+        assert_eq!(all.len(), usize::from(Instance::SLOTS) - 4);
         slots.release(7);
         assert_eq!(slots.take(0).0, Some(7));
     }

@@ -24,6 +24,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// Where the root is put together.
+const STAGE: &str = "/tmp";
+
 /// Where the overlay's layers are handed over: `layer:0` is the topmost.
 pub(super) const LAYER: &str = "layer:";
 
@@ -46,9 +49,9 @@ pub(super) struct Init<'a> {
 pub(super) type Targets = Vec<PathBuf>;
 
 /// Runs to the end of the dyno's life.
-pub(super) fn run(init: Init<'_>) -> ! {
+pub(super) fn run(init: &Init<'_>) -> ! {
     let _ = rustix::thread::set_name(c"hokku-init");
-    let main = match prepare(&init).and_then(|terminal| start(&init, terminal)) {
+    let main = match prepare(init).and_then(|terminal| start(init, terminal.as_ref())) {
         Ok(main) => main,
         Err(error) => fail(&init.socket, &error),
     };
@@ -232,11 +235,13 @@ fn overlay(words: &Words<'_>, handed: &mut Vec<(PathBuf, OwnedFd)>) -> Result<Ow
     let attributes = Attributes { nosuid: true, nodev: true, ..Attributes::default() };
     let options = [("size", Some(size)), ("mode", Some("755"))];
     let staging = step("make the writable layer", "tmpfs", mount::make("tmpfs", &options, attributes))?;
-    // On top of the host's root, in this namespace only: a directory that surely is there and can be entered.
-    let top = step("open the root", "/", rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?;
-    step("place the writable layer", "/", mount::attach(&staging, top))?;
+    // In this namespace only, on a directory that surely is there and can be entered. Not on the root itself: what is
+    // stacked there would come off in place of the host's tree after the pivot.
+    let stage =
+        step("open a directory", STAGE, rustix::fs::open(STAGE, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?;
+    step("place the writable layer", STAGE, mount::attach(&staging, stage))?;
     // Layers and work directories are named to overlayfs by short names from here.
-    step("go to the writable layer", "/", rustix::process::fchdir(&staging))?;
+    step("go to the writable layer", STAGE, rustix::process::fchdir(&staging))?;
     for name in ["upper", "work", "root"] {
         step("make a directory", name, fs::create_dir(name))?;
     }
@@ -379,7 +384,7 @@ fn rlimits(spec: &Spec) -> Result<(), StepError> {
 }
 
 /// Starts the program, then gives up what pid 1 itself still has. Returns the program's number in here.
-fn start(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<i32, StepError> {
+fn start(init: &Init<'_>, terminal: Option<&OwnedFd>) -> Result<i32, StepError> {
     let main = match step("fork the program", "clone3", process::fork(init.single))? {
         Fork::Child => {
             let Err(error) = become_program(init, terminal);
@@ -409,7 +414,7 @@ fn forswear(init: &Init<'_>) -> Result<(), StepError> {
     Ok(())
 }
 
-fn become_program(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<std::convert::Infallible, StepError> {
+fn become_program(init: &Init<'_>, terminal: Option<&OwnedFd>) -> Result<std::convert::Infallible, StepError> {
     let process = init.spec.process().as_ref();
     let process =
         process.ok_or_else(|| StepError::new("start the program", "process", "the configuration has none"))?;
@@ -445,13 +450,13 @@ fn become_program(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<std::con
     Err(StepError::new("start the program", name, error))
 }
 
-fn stdio(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<(), StepError> {
+fn stdio(init: &Init<'_>, terminal: Option<&OwnedFd>) -> Result<(), StepError> {
     let null = || OpenOptions::new().read(true).write(true).open("/dev/null").map(OwnedFd::from);
-    if let Some(terminal) = &terminal {
+    if let Some(terminal) = terminal {
         step("take the terminal", "/dev/pts", tty::take(terminal))?;
     }
     for (number, pipe) in (0..).zip(&init.pipes) {
-        let made = match (&terminal, pipe) {
+        let made = match (terminal, pipe) {
             (Some(terminal), _) => terminal.try_clone(),
             (None, Some(pipe)) => pipe.try_clone(),
             (None, None) => null(),

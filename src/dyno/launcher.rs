@@ -4,14 +4,17 @@
 
 use super::network;
 use super::protocol::{self, Hello, Request, Stdio};
+use super::relay::Relay;
 use super::shim;
 use crate::domain::instance::Instance;
 use crate::sys::process::{self, Fork, SingleThreaded};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -19,6 +22,7 @@ use std::time::Duration;
 
 /// How often it looks whether its instance is still there.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+const DNS_PORT: u16 = 53;
 /// A server says what it wants at once.
 const HELLO_WITHIN: Duration = Duration::from_secs(2);
 
@@ -39,10 +43,10 @@ pub enum LauncherError {
 ///
 /// # Errors
 /// When it can't start.
-pub fn main(args: impl IntoIterator<Item = String>) -> Result<(), LauncherError> {
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherError> {
     let [instance] =
         args.into_iter().collect::<Vec<_>>().try_into().map_err(|_| LauncherError::Usage("launcher INSTANCE"))?;
-    let instance: Instance = serde_json::from_str(&instance)?;
+    let instance: Instance = serde_json::from_slice(instance.as_bytes())?;
     let single = SingleThreaded::claim()?;
     // Away from the server's session and group, so that what ends the server doesn't end this.
     let _ = rustix::process::setsid();
@@ -53,6 +57,9 @@ pub fn main(args: impl IntoIterator<Item = String>) -> Result<(), LauncherError>
     let null = OpenOptions::new().read(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(null).map_err(io::Error::from)?;
     process::forget_children();
+    if relay_names(&single, &instance)? {
+        return Ok(());
+    }
     match serve(&single, &instance, &listener)? {
         None => Ok(()),
         Some(Forked { connection, network }) => {
@@ -60,6 +67,18 @@ pub fn main(args: impl IntoIterator<Item = String>) -> Result<(), LauncherError>
             drop(listener);
             be_shim(&single, &instance, connection, network)
         }
+    }
+}
+
+/// Where only the host itself can reach its name server, a child of ours asks it for the dynos, for as long as the
+/// launcher lives. Whether this is that child.
+fn relay_names(single: &SingleThreaded, instance: &Instance) -> io::Result<bool> {
+    let Some(target) = network::relay_target() else { return Ok(false) };
+    let Fork::Child = process::fork(single)? else { return Ok(false) };
+    process::die_with_parent()?;
+    let _relay = Relay::start((instance.gateway(), DNS_PORT).into(), target)?;
+    loop {
+        std::thread::park();
     }
 }
 
@@ -152,7 +171,7 @@ fn be_shim(
             length => buffer.extend(&chunk[..length]),
         }
     };
-    shim::run(single, instance, request, network, Some(connection))?;
+    shim::run(single, instance, &request, network, Some(connection))?;
     Ok(())
 }
 
@@ -161,23 +180,23 @@ fn be_shim(
 ///
 /// # Errors
 /// When the dyno can't be launched.
-pub fn run(args: impl IntoIterator<Item = String>) -> Result<i32, LauncherError> {
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<i32, LauncherError> {
     const USAGE: LauncherError = LauncherError::Usage("dyno run --bundle DIR [--instance JSON]");
     let (mut bundle, mut instance) = (None, None);
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--bundle" => bundle = args.next().map(PathBuf::from),
-            "--instance" => instance = args.next(),
+        match arg.to_str() {
+            Some("--bundle") => bundle = args.next().map(PathBuf::from),
+            Some("--instance") => instance = args.next(),
             _ => return Err(USAGE),
         }
     }
     let bundle = bundle.ok_or(USAGE)?.canonicalize()?;
     let instance = match instance {
-        Some(instance) => serde_json::from_str(&instance)?,
+        Some(instance) => serde_json::from_slice(instance.as_bytes())?,
         None => Instance::new(crate::domain::instance::InstanceName::default(), bundle.clone(), 0),
     };
     let single = SingleThreaded::claim()?;
     let request = Request { bundle, env: Vec::new(), files: Vec::new(), stdio: Stdio::Inherit };
-    Ok(shim::run(&single, &instance, request, None, None)?)
+    Ok(shim::run(&single, &instance, &request, None, None)?)
 }

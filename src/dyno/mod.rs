@@ -164,7 +164,7 @@ pub enum What {
     Exited(Exit),
     /// It could not be launched: what was being done, and what the kernel said.
     Failed { step: String, message: String },
-    /// It had to be SIGKILLed after its grace (R12); `Exited` follows.
+    /// SIGKILL had to end it after its grace (R12); `Exited` follows.
     Killed,
 }
 

@@ -21,7 +21,7 @@ use std::os::unix::net::UnixStream;
 pub(super) fn run(
     single: &SingleThreaded,
     instance: &Instance,
-    request: Request,
+    request: &Request,
     network: Option<OwnedFd>,
     mut control: Option<UnixStream>,
 ) -> Result<i32, StepError> {
@@ -35,8 +35,8 @@ pub(super) fn run(
         }
     };
     tell(&mut control, &News::Started);
-    let ended = watch::watch(&mut running, control.as_ref());
-    let oom = running.walls.group.oom_killed().unwrap_or(false);
+    let (ended, out_of_memory) = watch::watch(&mut running, control.as_ref());
+    let oom = out_of_memory || running.walls.group.oom_killed().unwrap_or(false);
     let exit = exit(ended, oom);
     // First of all the word of how it ended: should this process be killed now, only rubbish stays.
     let left = if managed { record::leave_exit(&bundle, exit) } else { Ok(()) };

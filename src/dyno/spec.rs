@@ -123,7 +123,7 @@ fn mounts(body: &Body) -> Vec<Value> {
         mount("/dev", "tmpfs", words("nosuid noexec mode=755 size=65536")),
         mount("/dev/pts", "devpts", words("nosuid noexec newinstance ptmxmode=0666 mode=0620 gid=5")),
         mount("/dev/shm", "tmpfs", [words("nosuid nodev noexec mode=1777"), vec![format!("size={shm}")]].concat()),
-        mount("/sys", "tmpfs", words("nosuid nodev noexec mode=755 size=65536")),
+        mount("/sys", "tmpfs", words("nosuid nodev noexec ro mode=755 size=65536")),
         mount("/sys/fs/cgroup", "cgroup", words("nosuid nodev noexec ro")),
     ];
     mounts.extend(DEVICES.iter().map(|name| bind(&format!("/dev/{name}"), &format!("/dev/{name}"), "nosuid noexec")));

@@ -75,20 +75,21 @@ fn become_git(args: &[String]) -> io::Result<Infallible> {
 
 /// Covers `place` by a directory of our own with just what git needs.
 fn enclose(place: &Path, repository: &Path, socket: &Path) -> io::Result<()> {
-    // As mounts that are nowhere yet: the way to them is covered next, and mounts of another namespace can't be bound.
-    let repository = detached(repository)?;
-    let socket = detached(socket)?;
-    let program = detached(Path::new("/proc/self/exe"))?;
+    // Taken along as mounts of their own: the way to them is covered next, and what is merely open belongs to the
+    // mount namespace that is left.
+    let repository = take(repository)?;
+    let socket = take(socket)?;
+    let program = take(Path::new("/proc/self/exe"))?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(step("unshare"))?;
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(step("make mounts private"))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), place, Some("tmpfs"), flags, Some("mode=755,size=1m")).map_err(step("mount tmpfs"))?;
     fs::create_dir(place.join(REPOSITORY))?;
-    attach(&repository, &place.join(REPOSITORY))?;
+    put(&repository, &place.join(REPOSITORY))?;
     for (file, name) in [(&socket, "hook.sock"), (&program, "hokku")] {
         fs::write(place.join(name), "")?;
-        attach(file, &place.join(name))?;
+        put(file, &place.join(name))?;
     }
     fs::create_dir(place.join("hooks"))?;
     for (name, text) in [("pre-receive", PRE_RECEIVE), ("update", UPDATE)] {
@@ -99,13 +100,14 @@ fn enclose(place: &Path, repository: &Path, socket: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn detached(path: &Path) -> io::Result<OwnedFd> {
-    let cloned = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC);
-    cloned.map_err(|error| io::Error::other(format!("open_tree {}: {error}", path.display())))
+/// A detached copy of the mount at `path`.
+fn take(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_tree(CWD, path, flags).map_err(|error| io::Error::other(format!("open_tree {}: {error}", path.display())))
 }
 
-fn attach(mount: &OwnedFd, target: &Path) -> io::Result<()> {
-    move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+fn put(source: &OwnedFd, target: &Path) -> io::Result<()> {
+    move_mount(source, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|error| io::Error::other(format!("move_mount {}: {error}", target.display())))
 }
 

@@ -10,7 +10,7 @@
 //!   the next server. They are made once and never closed, so no queued connection is ever reset.
 //! - A request reads the worker's own table: no lock, no database. A dyno is picked and counted without an await in
 //!   between, so that once all workers have acknowledged a table, no request can go to a dyno that is not in it.
-//! - A dyno that has left the table keeps the requests and WebSockets it has.
+//! - A dyno that has left the table keeps the requests and `WebSockets` it has.
 //! - Framing is never passed on: both sides are parsed and written anew, so no two parties can disagree on where a
 //!   request ends.
 //!

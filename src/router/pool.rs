@@ -28,10 +28,18 @@ impl Pool {
     /// A connection that can send at once and was idle for at most `age`.
     pub(super) fn take(&mut self, dyno: DynoId, age: Duration) -> Option<SendRequest<RequestBody>> {
         let connections = &mut self.idle.get_mut(&dyno)?.connections;
-        connections.retain(|(_, sender)| !sender.is_closed());
-        // One put back a moment ago may not have seen the end of its response yet.
-        let at = connections.iter().rposition(|(_, sender)| sender.is_ready())?;
-        if connections[at].0.elapsed() > age { None } else { Some(connections.remove(at).1) }
+        for at in (0..connections.len()).rev() {
+            let (since, sender) = &connections[at];
+            if sender.is_closed() {
+                connections.remove(at);
+            } else if since.elapsed() > age {
+                return None;
+            } else if sender.is_ready() {
+                return Some(connections.remove(at).1);
+            }
+            // Otherwise it was put back a moment ago and has not seen the end of its response yet.
+        }
+        None
     }
 
     pub(super) fn put(&mut self, dyno: &Arc<Dyno>, sender: SendRequest<RequestBody>) {

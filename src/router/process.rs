@@ -12,6 +12,7 @@ use crate::domain::route::RouteTable;
 use crate::sys::{inherit, unprivileged};
 use clap::Parser;
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -105,7 +106,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         }
     };
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
-    match run(arguments) {
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
@@ -115,10 +116,10 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), StartError> {
+fn run(arguments: &Arguments) -> Result<(), StartError> {
     // As root: what an unprivileged process may not touch.
-    let table = table(&arguments)?;
-    let sockets = Sockets::open(&arguments)?;
+    let table = table(arguments)?;
+    let sockets = Sockets::open(arguments)?;
     let log = arguments.access_log.as_deref().map(open_log).transpose()?;
     // Fails only for a process started by hand as the leader of its group, which does not need it.
     let _ = nix::unistd::setsid();
@@ -128,7 +129,7 @@ fn run(arguments: Arguments) -> Result<(), StartError> {
     }
     let (lines, collected) = mpsc::unbounded_channel();
     let copies = sockets.copies().map_err(StartError::Inherit)?;
-    let workers = start_workers(&arguments, sockets.clients, &lines)?;
+    let workers = start_workers(arguments, sockets.clients, &lines)?;
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     runtime.map_err(StartError::Runtime)?.block_on(async move {
         let control = Control::new(workers, copies, arguments.settings.unsent);
@@ -257,7 +258,10 @@ fn start_workers(
 async fn write_log(mut log: Option<File>, mut lines: mpsc::UnboundedReceiver<Vec<Access>>) {
     while let Some(batch) = lines.recv().await {
         let Some(file) = &mut log else { continue };
-        let text: String = batch.iter().map(|access| format!("{} {}\n", access.at, access.line)).collect();
+        let mut text = String::new();
+        for access in batch {
+            writeln!(text, "{} {}", access.at, access.line).expect("writing to a string does not fail");
+        }
         if let Err(error) = file.write_all(text.as_bytes()) {
             tracing::warn!(%error, "cannot write access lines");
         }

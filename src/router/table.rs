@@ -50,7 +50,7 @@ pub(super) struct Dyno {
     pub(super) addr: SocketAddr,
     /// In the newest table: its idle connections are worth keeping.
     listed: AtomicBool,
-    /// Requests and WebSockets it has.
+    /// Requests and `WebSockets` it has.
     open: AtomicU32,
     /// Requests it has not begun to answer.
     unanswered: AtomicU32,
@@ -224,7 +224,7 @@ impl Registry {
         Arc::clone(dyno)
     }
 
-    /// Requests and WebSockets that a dyno has.
+    /// Requests and `WebSockets` that a dyno has.
     pub(super) fn open(&self, id: DynoId) -> u32 {
         self.dynos.get(&id).map_or(0, |dyno| dyno.open.load(SeqCst))
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The whole file; every key has a default, an unknown one is an error.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Config {
+pub(super) struct Config {
     pub build: BuildConfig,
     pub network: NetworkConfig,
     pub stack: StackConfig,
@@ -20,7 +20,7 @@ pub struct Config {
 /// `[build]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct BuildConfig {
+pub(super) struct BuildConfig {
     /// Variables every build gets: proxies, certificates, mirrors.
     pub env: BTreeMap<String, String>,
     /// Minutes a build may take; 15 when not set.
@@ -32,7 +32,7 @@ pub struct BuildConfig {
 /// `[network]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct NetworkConfig {
+pub(super) struct NetworkConfig {
     /// Ports of the host that dynos may reach: `["tcp/5432"]`.
     #[serde(deserialize_with = "ports")]
     pub allow_host: Vec<HostPort>,
@@ -41,14 +41,14 @@ pub struct NetworkConfig {
 /// `[stack]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct StackConfig {
+pub(super) struct StackConfig {
     pub host: HostStackConfig,
 }
 
 /// `[stack.host]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct HostStackConfig {
+pub(super) struct HostStackConfig {
     /// Directories beside /usr that dynos see, read-only.
     pub paths: Vec<PathBuf>,
 }
@@ -56,7 +56,7 @@ pub struct HostStackConfig {
 /// `[dyno]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct DynoConfig {
+pub(super) struct DynoConfig {
     /// Seconds a web dyno has to listen on its port; 60 when not set.
     pub boot_timeout_seconds: Option<u64>,
     /// Seconds between SIGTERM and SIGKILL; 30 when not set.
@@ -64,7 +64,7 @@ pub struct DynoConfig {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(super) enum ConfigError {
     #[error("can't read {path}")]
     Read { path: PathBuf, source: io::Error },
     #[error("{path} is not a valid configuration: {message}")]
@@ -81,7 +81,7 @@ impl Config {
     ///
     /// # Errors
     /// When the file can't be read or holds something that is not a setting.
-    pub fn read(root: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn read(root: &Path) -> Result<Self, ConfigError> {
         let path = root.join("hokku.toml");
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,

@@ -118,6 +118,7 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     };
     let parts = control::Parts { store, supervisor, hub, outputs, slugs, place, closing: closing.clone() };
     let control = Control::new(parts).context("can't make the folder for sources ready")?;
+    control::apps::sweep(&control).await.context("can't remove what a crash left of destroyed apps")?;
     let api_addr = api.local_addr()?;
     let socket = unix_listener(&instance)?;
     let git = git::routes(&control).context("can't listen for git's hooks")?;
@@ -148,7 +149,7 @@ pub fn down(root: &Path, name: Option<&InstanceName>, purge: bool) -> anyhow::Re
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         if let Some(instance) = registered(root, name)? {
             stop_server(&instance).await?;
-            Router::stop(&instance).await;
+            Router::stop(&instance).await?;
             dyno::destroy(&instance).await?;
         }
         for file in ["instance.json", "lock"] {

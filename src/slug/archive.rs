@@ -135,11 +135,11 @@ impl<R: Read> TarReader<R> {
         Ok(contents)
     }
 
-    /// Reads the current entry's bytes: all of `buffer`, which must not be longer than what is left of them.
-    pub(super) fn read_contents(&mut self, buffer: &mut [u8]) -> Result<(), Refusal> {
-        self.fill(buffer)?;
-        self.unread -= buffer.len() as u64;
-        Ok(())
+    /// Appends the current entry's next `size` bytes to `buffer`; there must be as many left.
+    pub(super) fn read_contents(&mut self, size: u64, buffer: &mut Vec<u8>) -> Result<(), Refusal> {
+        let read = self.input.by_ref().take(size).read_to_end(buffer).map_err(|e| refusal_of(&e))?;
+        self.unread -= size;
+        if (read as u64) < size { Err(Refusal::Truncated) } else { Ok(()) }
     }
 
     /// Reads to the stream's end, so that bytes after the archive's end are bounded and checked like the others.

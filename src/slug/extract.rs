@@ -189,10 +189,8 @@ impl Extraction<'_> {
         if size > SMALL_FILE {
             return write_large(&path, size, executable, tar);
         }
+        tar.read_contents(size, &mut self.batch.contents)?;
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let start = self.batch.contents.len();
-        self.batch.contents.resize(start + size, 0);
-        tar.read_contents(&mut self.batch.contents[start..])?;
         self.batch.files.push(SmallFile { path, executable, size });
         if self.batch.files.len() >= BATCH_FILES || self.batch.contents.len() >= BATCH_BYTES {
             self.send(to);
@@ -202,7 +200,8 @@ impl Extraction<'_> {
 
     fn send(&mut self, to: &SyncSender<Batch>) {
         // Writers go on taking batches after one of them has failed, so somebody is there as long as we are.
-        let _ = to.send(std::mem::take(&mut self.batch));
+        let next = Batch { contents: Vec::with_capacity(BATCH_BYTES), files: Vec::new() };
+        let _ = to.send(std::mem::replace(&mut self.batch, next));
     }
 
     fn link(&self) -> Result<(), Failure> {
@@ -338,13 +337,14 @@ fn write_batch(batch: &Batch) -> Result<(), Failure> {
 
 fn write_large(path: &[u8], size: u64, executable: bool, tar: &mut TarReader<impl Read>) -> Result<(), Failure> {
     let mut file = create(path, executable)?;
-    let mut buffer = vec![0; usize::try_from(SMALL_FILE).unwrap_or(0)];
+    let mut buffer = Vec::new();
     let mut rest = size;
     while rest > 0 {
-        let part = usize::try_from(rest.min(SMALL_FILE)).unwrap_or(0);
-        tar.read_contents(&mut buffer[..part])?;
-        file.write_all(&buffer[..part]).map_err(Failure::at("write", path))?;
-        rest -= part as u64;
+        let part = rest.min(SMALL_FILE);
+        buffer.clear();
+        tar.read_contents(part, &mut buffer)?;
+        file.write_all(&buffer).map_err(Failure::at("write", path))?;
+        rest -= part;
     }
     Ok(())
 }

@@ -428,3 +428,45 @@ impl<W: Write> Write for Hashed<W> {
         self.inner.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_does_not_depend_on_how_many_processors_the_box_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        // More than several threads get a share of, and neither all alike nor all different.
+        let mut state = 1_u64;
+        let noise: Vec<u8> = (0..24 << 20)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state.to_le_bytes()[7] & 0x0f
+            })
+            .collect();
+        fs::write(tree.join("noise"), noise).unwrap();
+        let digest = |threads| write_archive(&tree, &dir.path().join(format!("{threads}")), threads).unwrap().0;
+        let one = digest(1);
+        assert_eq!(digest(2), one);
+        assert_eq!(digest(7), one);
+    }
+
+    #[test]
+    fn a_tree_that_could_not_be_unpacked_again_is_not_packed() {
+        let dir = tempfile::tempdir().unwrap();
+        let pack = |tree: &Path, limits| pack::pack(tree, io::sink(), limits).unwrap_err().to_string();
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("a/b/c")).unwrap();
+        fs::write(tree.join("a/file"), vec![0; 2_000_001]).unwrap();
+        let deep = Limits { depth: 2, ..SLUG_LIMITS };
+        assert_eq!(pack(&tree, deep), "a/b/c lies deeper than 2 directories");
+        assert_eq!(pack(&tree, Limits { files: 3, ..SLUG_LIMITS }), "the app has more than 3 files");
+        assert_eq!(pack(&tree, Limits { bytes: 2_000_000, ..SLUG_LIMITS }), "the app has more than 2 MB");
+        assert_eq!(
+            pack(&dir.path().join("none"), SLUG_LIMITS),
+            format!("could not open {}/none", dir.path().display())
+        );
+    }
+}

@@ -18,7 +18,7 @@ pub enum Refusal {
     Climbs(Name),
     #[error("{0} is too long a name")]
     LongName(Name),
-    #[error("{0:?} is no file name")]
+    #[error("`{0}` is no file name")]
     NoName(Name),
     #[error("{path} lies in {parent}, which is not a directory")]
     NotADirectory { path: Name, parent: Name },

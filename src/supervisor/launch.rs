@@ -33,7 +33,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    pub fn labels(&self, app_name: &str, now: Timestamp) -> Labels {
+    pub(super) fn labels(&self, app_name: &str, now: Timestamp) -> Labels {
         Labels {
             app: self.app,
             app_name: app_name.to_owned(),

@@ -155,7 +155,7 @@ impl Reconciler {
             Command::Run(run, reply) => drop(reply.send(self.one_off(*run).await)),
             Command::Attach(id, stream, reply) => drop(reply.send(self.attach(id, stream))),
             Command::Stop(app, what, reply) => {
-                drop(reply.send(self.stop_named(app, &what)));
+                let _ = reply.send(self.stop_named(app, &what)); // who asked may have gone
                 self.plan(app).await;
             }
             Command::Build(launch, reply) => self.build(*launch, reply),

@@ -3,7 +3,7 @@
 use caps::{CapSet, CapsHashSet};
 use std::io;
 
-/// Empties the bounding set, so that no program started later can get one. Needs CAP_SETPCAP.
+/// Empties the bounding set, so that no program started later can get one. Needs `CAP_SETPCAP`.
 ///
 /// # Errors
 /// `prctl(2)`.

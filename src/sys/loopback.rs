@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Switches this network namespace's `lo` on, which gives it its addresses too. Needs CAP_NET_ADMIN in there.
+/// Switches this network namespace's `lo` on, which gives it its addresses too. Needs `CAP_NET_ADMIN` in there.
 ///
 /// # Errors
 /// `socket(2)`, `ioctl(2)`.

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// What a mount forbids.
+#[expect(clippy::struct_excessive_bools, reason = "they are the kernel's flags, each independent of the others")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     pub read_only: bool,
@@ -134,5 +135,12 @@ pub fn pivot(root: impl AsFd) -> io::Result<()> {
     // The old root is stacked on the new one and taken off from above: pivot_root(2), "pivot_root(".", ".")".
     rustix::process::pivot_root(".", ".")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
-    Ok(rustix::process::chdir("/")?)
+    rustix::process::chdir("/")?;
+    // Whatever is still stacked on the new root would be entered by "..".
+    let (root, above) = (rustix::fs::stat("/")?, rustix::fs::stat("/..")?);
+    if (root.st_dev, root.st_ino) == (above.st_dev, above.st_ino) {
+        Ok(())
+    } else {
+        Err(io::Error::other("something of the old root is still there"))
+    }
 }

@@ -201,7 +201,7 @@ pub(crate) mod tests {
         data.extend(number.to_ne_bytes());
         data.extend(arch.to_ne_bytes());
         data.extend(0u64.to_ne_bytes());
-        arguments.iter().for_each(|argument| data.extend(argument.to_ne_bytes()));
+        data.extend(arguments.iter().flat_map(|argument| argument.to_ne_bytes()));
         let (mut at, mut a) = (0usize, 0u32);
         loop {
             let (op, jt, jf, k) = code[at];

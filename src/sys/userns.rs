@@ -18,9 +18,8 @@ pub struct Mapping {
 /// # Errors
 /// Writing to `/proc/<pid>/{uid_map,gid_map}`.
 pub fn map(pid: i32, uids: &[Mapping], gids: &[Mapping]) -> io::Result<()> {
-    let text = |mappings: &[Mapping]| -> String {
-        mappings.iter().map(|m| format!("{} {} {}\n", m.inside, m.outside, m.size)).collect()
-    };
+    let line = |m: &Mapping| format!("{} {} {}\n", m.inside, m.outside, m.size);
+    let text = |mappings: &[Mapping]| mappings.iter().map(line).collect::<Vec<_>>().concat();
     fs::write(of(pid, "uid_map"), text(uids))?;
     fs::write(of(pid, "gid_map"), text(gids))
 }

@@ -120,13 +120,16 @@ async fn lists_come_in_pages() {
 async fn a_destroyed_app_leaves_no_file() {
     let server = Server::with_code().await;
     let app = server.app().await;
-    let slug = format!("slugs/{}.tar.zst", "07".repeat(32));
-    let paths = [format!("repos/{app}.git/HEAD"), format!("cache/{app}/x"), format!("sources/{app}.tar.zst"), slug];
-    let paths = paths.map(|path| server.root().join(path));
+    let paths = [format!("repos/{app}.git/HEAD"), format!("cache/{app}/x"), format!("sources/{app}.tar.zst")];
+    let mut paths = paths.map(|path| server.root().join(path)).to_vec();
     for path in &paths {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "x").unwrap();
     }
+    for folder in ["slugs", "trees", "logs"] {
+        paths.extend(std::fs::read_dir(server.root().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    assert_eq!(paths.len(), 6, "a slug, its tree and a log besides: {paths:?}");
     server.quietly("DELETE", "/apps/shop", "").await;
     until(async || paths.iter().all(|path| !path.exists())).await;
 }

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 use crate::assert_said;
-use crate::server::{Server, until};
+use crate::server::{Server, altered, until};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use hyper::Response;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,16 +20,43 @@ async fn place(server: &Server) -> String {
     source["source_blob"]["put_url"].as_str().unwrap().strip_prefix(HOST).unwrap().to_owned()
 }
 
+/// The source of an app.
+fn archive() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, text) in [("Procfile", "web: node server.js\n"), ("server.js", "// serves\n")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, text.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
 /// A source that is there: its URL.
-async fn uploaded(server: &Server, content: &str) -> String {
+async fn uploaded(server: &Server) -> String {
     let path = place(server).await;
-    let put = Server::request("PUT", &path).body(Full::from(content.to_owned())).unwrap();
+    let put = Server::request("PUT", &path).body(Full::from(archive())).unwrap();
     assert_eq!(server.send_tcp(put).await.status(), 200);
     format!("{HOST}{path}")
 }
 
-async fn build(server: &Server, content: &str) -> Value {
-    let url = uploaded(server, content).await;
+async fn get(server: &Server, path: &str) -> Response<Incoming> {
+    server.send_tcp(Server::request("GET", path).body(Full::<Bytes>::default()).unwrap()).await
+}
+
+/// Reads a build's output until it compiles, which it then does until it is killed.
+async fn compiling(server: &Server, build: &Value) -> Response<Incoming> {
+    let stream = build["output_stream_url"].as_str().unwrap().strip_prefix(HOST).unwrap();
+    let (mut output, mut text) = (get(server, stream).await, String::new());
+    while !text.contains("compiling\n") {
+        let frame = output.body_mut().frame().await.unwrap_or_else(|| panic!("{text}")).unwrap();
+        text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
+    }
+    output
+}
+
+async fn build(server: &Server) -> Value {
+    let url = uploaded(server).await;
     server.quietly("POST", "/apps/shop/builds", &json!({ "source_blob": { "url": url } }).to_string()).await
 }
 
@@ -35,16 +64,17 @@ async fn build(server: &Server, content: &str) -> Value {
 async fn a_source_is_uploaded_and_built() {
     let mut server = Server::with_app().await;
     server.ask("POST", "/sources", "").await;
-    let url = uploaded(&server, "an archive").await;
-    let checksum = format!("SHA256:{}", hex::encode(Sha256::digest("an archive")));
+    let url = uploaded(&server).await;
+    let checksum = format!("SHA256:{}", hex::encode(Sha256::digest(archive())));
     let blob = json!({ "url": url, "version": "1a2b3c4d", "checksum": checksum });
     let body = json!({ "source_blob": blob, "buildpacks": [{ "url": "https://example.com/pack" }] }).to_string();
     let build = server.ask("POST", "/apps/shop/builds", &body).await;
     let path = format!("/apps/shop/builds/{}", build["id"].as_str().unwrap());
+    let output = compiling(&server, &build).await;
     server.ask("GET", &path, "").await;
     server.ask("DELETE", &path, "").await;
-    let stream = build["output_stream_url"].as_str().unwrap().strip_prefix(HOST).unwrap().to_owned();
-    server.ask_tcp("GET", &stream, &[]).await;
+    let rest = output.into_body().collect().await.unwrap().to_bytes();
+    server.note(format_args!("the rest of the output: {}", String::from_utf8_lossy(&rest).trim()));
     until(async || server.quietly("GET", &path, "").await["status"] == "failed").await;
     server.ask("GET", "/apps/shop/builds", "").await;
     server.ask("DELETE", &path, "").await;
@@ -55,7 +85,7 @@ async fn a_source_is_uploaded_and_built() {
 async fn what_can_not_be_built_is_refused() {
     let mut server = Server::with_app().await;
     let path = "/apps/shop/builds";
-    let good = uploaded(&server, "an archive").await;
+    let good = uploaded(&server).await;
     let empty = format!("{HOST}{}", place(&server).await);
     let unknown = format!("{HOST}/sources/{}", "0".repeat(32));
     let zeros = "0".repeat(64);
@@ -129,16 +159,13 @@ async fn uploads_are_bounded_whole_and_once() {
 async fn a_build_ends_with_the_reader_of_its_output_only_if_it_is_attached() {
     let server = Server::with_app().await;
     for attached in [true, false] {
-        let url = uploaded(&server, "an archive").await;
+        let url = uploaded(&server).await;
         let body = json!({ "source_blob": { "url": url } }).to_string();
         let request =
             Server::request("POST", "/apps/shop/builds").header("x-hokku-attached", if attached { "1" } else { "0" });
         let response = server.send(request.body(Full::from(body)).unwrap()).await;
         let build: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
-        let stream = build["output_stream_url"].as_str().unwrap().strip_prefix(HOST).unwrap();
-        let mut output = server.send_tcp(Server::request("GET", stream).body(Full::<Bytes>::default()).unwrap()).await;
-        let first = output.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
-        assert_eq!(first, "-----> Got 10 bytes\n");
+        let output = compiling(&server, &build).await;
         drop(output);
         let path = format!("/apps/shop/builds/{}", build["id"].as_str().unwrap());
         if attached {
@@ -153,14 +180,11 @@ async fn a_build_ends_with_the_reader_of_its_output_only_if_it_is_attached() {
 #[tokio::test]
 async fn output_needs_its_secret_and_ends_with_a_word_when_the_server_goes() {
     let server = Server::with_app().await;
-    let build = build(&server, "an archive").await;
+    let build = build(&server).await;
+    let output = compiling(&server, &build).await;
     let stream = build["output_stream_url"].as_str().unwrap().strip_prefix(HOST).unwrap();
-    let get = |path: &str| Server::request("GET", path).body(Full::<Bytes>::default()).unwrap();
-    let wrong = format!("{}0000", &stream[..stream.len() - 4]);
-    assert_eq!(server.send_tcp(get(&wrong)).await.status(), 404);
-    assert_eq!(server.send_tcp(get("/streams/x/y")).await.status(), 404);
-    let mut output = server.send_tcp(get(stream)).await;
-    output.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(get(&server, &altered(stream)).await.status(), 404);
+    assert_eq!(get(&server, "/streams/x/y").await.status(), 404);
     server.control.closing.cancel();
     let rest = output.into_body().collect().await.unwrap().to_bytes();
     insta::assert_snapshot!(String::from_utf8_lossy(&rest).trim(), @"!     The server is going down; the output can be read on when it is back.");

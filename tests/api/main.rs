@@ -9,6 +9,7 @@ mod apps;
 mod builds;
 mod config;
 mod dynos;
+mod engine;
 mod logs;
 mod releases;
 mod server;

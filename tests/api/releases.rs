@@ -13,6 +13,8 @@ async fn releases_are_listed_found_and_gone_back_to() {
     server.ask_with("GET", "/apps/shop/releases", "", &[("range", "version ..; max=2, order=desc")]).await;
     let third = server.ask("GET", "/apps/shop/releases/3", "").await;
     let id = third["id"].as_str().unwrap();
+    let output = third["output_stream_url"].as_str().unwrap().strip_prefix("http://paas.test:5000").unwrap();
+    server.ask_tcp("GET", output, &[]).await;
     for which in ["v3", id] {
         assert_eq!(server.quietly("GET", &format!("/apps/shop/releases/{which}"), "").await, third);
     }

@@ -1,18 +1,21 @@
 //! A server for one test, and a client that writes down what is said.
 #![forbid(unsafe_code)]
 
+use crate::engine::Pretender;
 use bytes::Bytes;
 use hokku::api;
 use hokku::control::{Control, Parts, Place};
 use hokku::domain::app::AppId;
+use hokku::domain::dyno::{DynoState, Purpose};
 use hokku::domain::instance::Instance;
 use hokku::domain::log::LogFilter;
 use hokku::domain::release::{Change, History, Release, ReleaseId, ReleaseStatus};
-use hokku::domain::slug::{Digest, Slug, SlugId};
+use hokku::domain::slug::{Slug, SlugId};
 use hokku::logs::{Hub, HubLimits, Outputs};
 use hokku::slug::SlugStore;
+use hokku::stack::Stack;
 use hokku::store::{self, Store, StoreError};
-use hokku::supervisor::Supervisor;
+use hokku::supervisor::{self, Supervisor, builds};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -23,10 +26,12 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -49,16 +54,30 @@ impl Server {
             stack: "host".into(),
             source_limit: 100_000,
         };
-        let control = Control::new(Parts {
-            supervisor: Supervisor::placeholder(store.clone(), outputs.clone()),
-            hub: Hub::open(root.path().join("logs"), HubLimits::default()).unwrap(),
-            slugs: SlugStore::open(root.path()).unwrap(),
-            store,
-            outputs,
-            place,
-            closing: CancellationToken::new(),
-        })
-        .unwrap();
+        let hub = Hub::open(root.path().join("logs"), HubLimits::default()).unwrap();
+        let slugs = SlugStore::open(root.path()).unwrap().with_program(env!("CARGO_BIN_EXE_hokku").into());
+        let base = root.path().join("stacks/host/base");
+        std::fs::create_dir_all(&base).unwrap();
+        let stack = Stack { name: "host".into(), id: "host-debian-12".into(), base, binds: Vec::new() };
+        let (events, happened) = mpsc::unbounded_channel();
+        let settings = builds::Settings::new(root.path().to_owned(), "localhost".into(), 8080);
+        let supervisor = Supervisor::start(
+            supervisor::Parts {
+                store: store.clone(),
+                hub: hub.clone(),
+                outputs: outputs.clone(),
+                slugs: slugs.clone(),
+                stack: Arc::new(stack),
+                engine: Arc::new(Pretender::new(events)),
+                router: None,
+                settings: supervisor::Settings::default(),
+            },
+            Vec::new(),
+            happened,
+            settings,
+        );
+        let closing = CancellationToken::new();
+        let control = Control::new(Parts { store, supervisor, hub, outputs, slugs, place, closing }).unwrap();
         let socket = UnixListener::bind(root.path().join("api.sock")).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -93,6 +112,9 @@ impl Server {
     /// Releases new code of `shop` as a build would, and waits until it serves.
     pub(crate) async fn deploy(&self, commit: &'static str) -> Release {
         let app = self.app().await;
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::write(tree.path().join("server.js"), commit).unwrap();
+        let packed = self.control.slugs.pack(tree.path()).unwrap();
         let made: Result<Release, StoreError> = self
             .control
             .store
@@ -102,8 +124,8 @@ impl Server {
                 let slug = Slug {
                     id: SlugId(Uuid::new_v4()),
                     app,
-                    digest: Digest::of([7; 32]),
-                    size: 4096,
+                    digest: packed.digest,
+                    size: packed.size,
                     commit: Some(commit.into()),
                     stack: "host-debian-12".into(),
                     process_types: types
@@ -124,21 +146,30 @@ impl Server {
             .await;
         let release = made.unwrap();
         self.control.supervisor.wake(app);
-        self.settled(release.id).await;
+        self.quiet().await;
         release
     }
 
-    /// Waits until no release of `shop` is pending.
+    /// Waits until no release of `shop` is pending and all dynos that its formation wants are up with the newest.
     pub(crate) async fn quiet(&self) {
         let app = self.app().await;
-        let newest: Result<_, StoreError> = self.control.store.read(move |tx| store::releases::newest(tx, app)).await;
-        self.settled(newest.unwrap().unwrap().id).await;
-    }
-
-    async fn settled(&self, release: ReleaseId) {
         until(async || {
-            let row: Result<_, StoreError> = self.control.store.read(move |tx| store::releases::get(tx, release)).await;
-            row.unwrap().unwrap().status != ReleaseStatus::Pending
+            let wanted: Result<_, StoreError> = self
+                .control
+                .store
+                .read(move |tx| {
+                    let newest = store::releases::newest(tx, app)?.unwrap();
+                    Ok((newest, store::formations::get(tx, app)?))
+                })
+                .await;
+            let (newest, formation) = wanted.unwrap();
+            let dynos = self.control.supervisor.dynos(app).await;
+            let formation_dynos: Vec<_> = dynos.iter().filter(|dyno| dyno.purpose == Purpose::Formation).collect();
+            newest.status != ReleaseStatus::Pending
+                && formation_dynos.len() == formation.0.values().map(|scale| scale.quantity as usize).sum::<usize>()
+                && formation_dynos
+                    .iter()
+                    .all(|dyno| matches!(dyno.state, DynoState::Up { .. }) && dyno.release_version == newest.version)
         })
         .await;
     }
@@ -226,9 +257,10 @@ impl Server {
         writeln!(self.transcript, "{note}\n").unwrap();
     }
 
-    /// The app's whole log without its times.
+    /// What the API wrote to the app's log, without its times.
     pub(crate) async fn log(&self) -> String {
-        let frames = self.control.hub.recent(self.app().await, &LogFilter::default(), 1500);
+        let filter = LogFilter { process: Some("api".into()), ..LogFilter::default() };
+        let frames = self.control.hub.recent(self.app().await, &filter, 1500);
         let lines = frames.iter().map(|frame| format!("{}[{}]: {}", frame.source.word(), frame.process, frame.line));
         lines.collect::<Vec<_>>().join("\n")
     }
@@ -246,6 +278,12 @@ async fn send(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection.with_upgrades());
     sender.send_request(request).await.unwrap()
+}
+
+/// The same with another last digit.
+pub(crate) fn altered(secret: &str) -> String {
+    let (rest, last) = secret.split_at(secret.len() - 1);
+    format!("{rest}{}", if last == "0" { "1" } else { "0" })
 }
 
 /// Polls until `ready`, for at most ten seconds.
@@ -269,6 +307,10 @@ macro_rules! assert_said {
         settings.add_filter(r"/sources/[0-9a-f]{32}", "/sources/[secret]");
         settings.add_filter(r"/(streams|attach)/\[uuid\]/[0-9a-f]{32}", "/$1/[uuid]/[secret]");
         settings.add_filter(r"/logs/\[uuid\]-[0-9a-f]{32}-[0-9a-f]+", "/logs/[ticket]");
+        settings.add_filter(r"\brun\.\d{4}\b", "run.[number]");
+        settings.add_filter(r"\b[0-9a-f]{64}\b", "[digest]");
+        settings.add_filter(r#""slug_size": \d+"#, r#""slug_size": [bytes]"#);
+        settings.add_filter(r#""size": \d+"#, r#""size": [bytes]"#);
         settings.add_filter(r"[a-z]+-[a-z]+-\d{5}\b", "[invented]");
         settings.bind(|| insta::assert_snapshot!($text));
     }};

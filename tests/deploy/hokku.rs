@@ -10,29 +10,28 @@ use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hokku");
 
-pub struct Hokku {
+pub(crate) struct Hokku {
     root: TempDir,
     name: String,
     server: Option<Child>,
     extra: Vec<String>,
-    pub api: SocketAddr,
-    pub router: SocketAddr,
+    pub(crate) api: SocketAddr,
+    pub(crate) router: SocketAddr,
 }
 
 #[derive(Debug)]
-pub struct Response {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 impl Hokku {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with_config("")
     }
 
     /// A server whose hokku.toml holds `config`.
-    pub fn with_config(config: &str) -> Self {
+    pub(crate) fn with_config(config: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let root = tempfile::tempdir().unwrap();
@@ -43,20 +42,16 @@ impl Hokku {
         hokku
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.root.path()
     }
 
     /// The folder of the running machine's state.
-    pub fn run_dir(&self) -> PathBuf {
+    pub(crate) fn run_dir(&self) -> PathBuf {
         Path::new("/run/hokku").join(&self.name)
     }
 
-    pub fn server_pid(&self) -> u32 {
-        self.server.as_ref().expect("the server runs").id()
-    }
-
-    pub fn start_server(&mut self) {
+    pub(crate) fn start_server(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.root().join("server.log")).unwrap();
         let (api, router) = (self.api.to_string(), self.router.to_string());
         let mut child = Command::new(BINARY)
@@ -90,12 +85,12 @@ impl Hokku {
         self.router = instance["router"].as_str().unwrap().parse().unwrap();
     }
 
-    pub fn server_log(&self) -> String {
+    pub(crate) fn server_log(&self) -> String {
         std::fs::read_to_string(self.root().join("server.log")).unwrap_or_default()
     }
 
     /// `kill -9`.
-    pub fn kill_server(&mut self) {
+    pub(crate) fn kill_server(&mut self) {
         let mut server = self.server.take().expect("the server runs");
         server.kill().unwrap();
         server.wait().unwrap();
@@ -103,19 +98,19 @@ impl Hokku {
 
     // ---- the command line ----
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(args).env("HOKKU_ROOT", self.root()).env_remove("HOKKU_HOST").env_remove("HOKKU_API_KEY");
         command.env("NO_COLOR", "1").stdin(Stdio::null());
         command
     }
 
-    pub fn cli(&self, args: &[&str]) -> Output {
+    pub(crate) fn cli(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// A command that has to succeed; its stdout.
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         let output = self.cli(args);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert!(
@@ -128,20 +123,20 @@ impl Hokku {
     }
 
     /// A command that has to fail; its stderr.
-    pub fn fails(&self, args: &[&str]) -> String {
+    pub(crate) fn fails(&self, args: &[&str]) -> String {
         let output = self.cli(args);
         assert!(!output.status.success(), "hokku {args:?} succeeded: {}", text(&output.stdout));
         text(&output.stderr)
     }
 
-    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+    pub(crate) fn json(&self, args: &[&str]) -> serde_json::Value {
         serde_json::from_str(&self.ok(args)).unwrap()
     }
 
     // ---- code ----
 
     /// An app with a repository that holds a fixture, ready to be pushed.
-    pub fn app(&self, name: &str, fixture: &str) -> Repository {
+    pub(crate) fn app(&self, name: &str, fixture: &str) -> Repository {
         let repository = Repository::of(fixture);
         let output = self.command(&["create", name]).current_dir(repository.path()).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
@@ -149,22 +144,22 @@ impl Hokku {
     }
 
     /// An app that serves the `echo` fixture.
-    pub fn serving(&self, name: &str) -> Repository {
+    pub(crate) fn serving(&self, name: &str) -> Repository {
         let repository = self.app(name, "echo");
         self.push(&repository).expect_success();
         repository
     }
 
-    pub fn push(&self, repository: &Repository) -> Push {
+    pub(crate) fn push(&self, repository: &Repository) -> Push {
         self.push_ref(repository, "main")
     }
 
-    pub fn push_ref(&self, repository: &Repository, reference: &str) -> Push {
+    pub(crate) fn push_ref(&self, repository: &Repository, reference: &str) -> Push {
         let output = self.git_push(repository, reference).output().unwrap();
         Push { success: output.status.success(), output: text(&output.stdout) + &text(&output.stderr) }
     }
 
-    pub fn git_push(&self, repository: &Repository, reference: &str) -> Command {
+    pub(crate) fn git_push(&self, repository: &Repository, reference: &str) -> Command {
         let mut git = repository.git(&["push", "hokku", reference]);
         git.env("HOKKU_ROOT", self.root());
         let path = format!("{}:{}", Path::new(BINARY).parent().unwrap().display(), std::env::var("PATH").unwrap());
@@ -174,29 +169,29 @@ impl Hokku {
 
     // ---- traffic ----
 
-    pub fn get(&self, app: &str, path: &str) -> Response {
+    pub(crate) fn get(&self, app: &str, path: &str) -> Response {
         self.try_get(app, path).unwrap()
     }
 
-    pub fn try_get(&self, app: &str, path: &str) -> std::io::Result<Response> {
+    pub(crate) fn try_get(&self, app: &str, path: &str) -> std::io::Result<Response> {
         request(self.router, &format!("GET {path} HTTP/1.1\r\nHost: {app}.localhost\r\nConnection: close\r\n\r\n"))
     }
 
     /// The app's log so far.
-    pub fn log(&self, app: &str) -> String {
+    pub(crate) fn log(&self, app: &str) -> String {
         self.ok(&["logs", "-n", "1500", "-a", app])
     }
 
     /// Waits until the app's log has a line with `wanted`.
-    pub fn wait_for_log(&self, app: &str, wanted: &str) -> String {
+    pub(crate) fn wait_for_log(&self, app: &str, wanted: &str) -> String {
         wait_for(&format!("{wanted:?} in the log of {app}"), || Some(self.log(app)).filter(|log| log.contains(wanted)))
     }
 
-    pub fn dynos(&self, app: &str) -> Vec<serde_json::Value> {
+    pub(crate) fn dynos(&self, app: &str) -> Vec<serde_json::Value> {
         self.json(&["ps", "--json", "-a", app]).as_array().unwrap().clone()
     }
 
-    pub fn wait_until_up(&self, app: &str, count: usize) {
+    pub(crate) fn wait_until_up(&self, app: &str, count: usize) {
         wait_for(&format!("{count} dynos of {app}"), || {
             let dynos = self.dynos(app);
             (dynos.len() == count && dynos.iter().all(|dyno| dyno["state"] == "up")).then_some(())
@@ -235,30 +230,30 @@ fn left_behind(name: &str) -> Vec<String> {
     left
 }
 
-pub struct Push {
-    pub success: bool,
-    pub output: String,
+pub(crate) struct Push {
+    pub(crate) success: bool,
+    pub(crate) output: String,
 }
 
 impl Push {
-    pub fn expect_success(self) -> String {
+    pub(crate) fn expect_success(self) -> String {
         assert!(self.success, "the push failed:\n{}", self.output);
         self.output
     }
 
-    pub fn expect_rejection(self) -> String {
+    pub(crate) fn expect_rejection(self) -> String {
         assert!(!self.success, "the push succeeded:\n{}", self.output);
         self.output
     }
 }
 
 /// A git work tree with one commit.
-pub struct Repository {
+pub(crate) struct Repository {
     dir: TempDir,
 }
 
 impl Repository {
-    pub fn of(fixture: &str) -> Self {
+    pub(crate) fn of(fixture: &str) -> Self {
         let repository = Self::empty();
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
         assert!(Command::new("cp").arg("-R").arg(from.join(".")).arg(repository.path()).status().unwrap().success());
@@ -266,35 +261,35 @@ impl Repository {
         repository
     }
 
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let repository = Self { dir: tempfile::tempdir().unwrap() };
         repository.run(&["init", "-q", "-b", "main"]);
         repository
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn git(&self, args: &[&str]) -> Command {
+    pub(crate) fn git(&self, args: &[&str]) -> Command {
         let mut git = Command::new("git");
         git.current_dir(self.path()).args(["-c", "user.name=t", "-c", "user.email=t@localhost"]).args(args);
         git.env("GIT_TERMINAL_PROMPT", "0").stdin(Stdio::null());
         git
     }
 
-    pub fn run(&self, args: &[&str]) -> String {
+    pub(crate) fn run(&self, args: &[&str]) -> String {
         let output = self.git(args).output().unwrap();
         assert!(output.status.success(), "git {args:?}: {}", text(&output.stderr));
         text(&output.stdout)
     }
 
-    pub fn write(&self, file: &str, contents: &str) -> &Self {
+    pub(crate) fn write(&self, file: &str, contents: &str) -> &Self {
         std::fs::write(self.path().join(file), contents).unwrap();
         self
     }
 
-    pub fn commit(&self, message: &str) -> &Self {
+    pub(crate) fn commit(&self, message: &str) -> &Self {
         self.run(&["add", "-A"]);
         self.run(&["commit", "-q", "--allow-empty", "-m", message]);
         self
@@ -302,7 +297,7 @@ impl Repository {
 }
 
 /// Sends one request and reads the whole answer.
-pub fn request(to: SocketAddr, text: &str) -> std::io::Result<Response> {
+pub(crate) fn request(to: SocketAddr, text: &str) -> std::io::Result<Response> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     stream.write_all(text.as_bytes())?;
@@ -318,7 +313,7 @@ fn parse(answer: &[u8]) -> Option<Response> {
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
     let body = if chunked { unchunk(body) } else { body.to_owned() };
-    Some(Response { status, head: head.to_owned(), body })
+    Some(Response { status, body })
 }
 
 fn unchunk(mut body: &str) -> String {
@@ -333,7 +328,7 @@ fn unchunk(mut body: &str) -> String {
 }
 
 /// Polls until there is something, for at most a minute.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = look() {
@@ -344,6 +339,6 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

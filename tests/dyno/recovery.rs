@@ -86,6 +86,8 @@ async fn a_full_ring_is_said_with_the_exact_count() {
     fs::write(gate.join("open"), "").unwrap();
     eventually("printed", || gate.join("printed").exists()).await;
     stage.start_engine().await;
+    // All that had room is stored, so that the next line has.
+    stage.logged("10000").await;
     fs::remove_file(gate.join("open")).unwrap();
     stage.exit(id).await;
     let log = stage.log();

@@ -53,8 +53,11 @@ impl Stage {
         let stack = stack::host(root.path(), &[]).unwrap();
         let binds = stack.binds.into_iter();
         let binds = binds.map(|bind| Mount { source: bind.source, target: bind.target, read_only: true }).collect();
-        let hub =
-            Hub::open(root.path().join("logs"), HubLimits { ring_lines: 100_000, ..HubLimits::default() }).unwrap();
+        let hub = Hub::open(
+            root.path().join("logs"),
+            HubLimits { ring_lines: 100_000, segment_bytes: 64 << 20, ..HubLimits::default() },
+        )
+        .unwrap();
         let (_, events) = mpsc::unbounded_channel();
         let mut stage = Self {
             instance,

@@ -213,7 +213,7 @@ async fn h15_a_response_that_stops_coming() {
 async fn h15_an_upload_that_the_dyno_does_not_take() {
     let address = dyno(|mut connection| async move {
         connection.head().await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let mut rig = Rig::with(Settings { first_byte: Duration::from_secs(20), ..brisk() }).await;

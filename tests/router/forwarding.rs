@@ -266,6 +266,8 @@ async fn an_app_that_closes_its_idle_connections_fails_no_request() {
     for n in 0..200 {
         let reply = client.ask(GET).await;
         assert_eq!((reply.status(), reply.body.as_str()), (200, "ok"), "request {n}");
+    }
+    for _ in 0..200 {
         assert!(rig.line().await.contains("status=200"));
     }
     rig.end().await;
@@ -400,5 +402,13 @@ async fn requests_are_spread_over_the_dynos() {
         *seen.entry(reply.body[..3].to_owned()).or_default() += 1;
     }
     assert!(seen.len() == 2 && seen.values().all(|count| *count > 40), "{seen:?}");
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_question_about_the_server_as_a_whole_reaches_the_app() {
+    let rig = Rig::serving(app("one").await).await;
+    let reply = rig.ask("OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert!(reply.body.starts_with("one\nOPTIONS * HTTP/1.1\r\n"), "{reply:?}");
     rig.end().await;
 }

@@ -183,6 +183,20 @@ async fn a_port_that_another_instance_uses_is_not_shared() {
 }
 
 #[tokio::test]
+async fn a_server_that_wants_another_address_gets_a_router_there() {
+    let mut rig = Rig::serving(app("one").await).await;
+    let (pid, before) = (rig.router().pid(), rig.address);
+    rig.server_goes();
+    let free = std::net::TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+    rig.address = free;
+    rig.server_comes().await;
+    assert!(!is_running(pid));
+    assert!(std::net::TcpStream::connect(before).is_err());
+    assert!(rig.ask(GET).await.body.starts_with("one"));
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn a_binary_that_is_no_router_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let mut instance = hokku::domain::instance::Instance::new("x".parse().unwrap(), directory.path().into(), 30);
@@ -226,12 +240,43 @@ async fn no_request_fails_while_dynos_are_replaced_under_load() {
     rig.end().await;
 }
 
+#[tokio::test]
+async fn servers_that_come_and_go_cost_no_request_and_no_line() {
+    let mut rig = Rig::serving(app("one").await).await;
+    let (over, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> =
+        (0..8).map(|number| tokio::spawn(load(number, rig.address, Arc::clone(&over), Arc::clone(&asked)))).collect();
+    let request = |line: &str| line.split(" request_id=").nth(1).unwrap()[..36].to_owned();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..5 {
+        let before = asked.load(SeqCst);
+        until("more requests are answered", || asked.load(SeqCst) > before + 100).await;
+        rig.server_goes();
+        while let Some(access) = soon(rig.lines.recv()).await {
+            assert!(seen.insert(request(&access.line)), "twice: {}", access.line);
+        }
+        let before = asked.load(SeqCst);
+        until("requests are answered without a server", || asked.load(SeqCst) > before + 100).await;
+        rig.server_comes().await;
+    }
+    over.store(true, SeqCst);
+    let mut total = 0;
+    for client in clients {
+        total += soon(client).await.unwrap();
+    }
+    while seen.len() < total {
+        let line = rig.line().await;
+        assert!(seen.insert(request(&line)), "twice: {line}");
+    }
+    rig.end().await;
+}
+
 /// Keeps asking until told, on kept and on new connections, with and without bodies; every answer must be right.
 async fn load(number: usize, address: std::net::SocketAddr, over: Arc<AtomicBool>, asked: Arc<AtomicUsize>) -> usize {
     let mut client = Client::to(address).await;
     let mut count = 0;
     while !over.load(SeqCst) {
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             client = Client::to(address).await;
         }
         let body = format!("{number}/{count}");

@@ -129,9 +129,22 @@ impl Rig {
         Client::to(self.address).await.ask(request).await
     }
 
-    pub(crate) async fn end(self) {
-        drop(self.router);
+    pub(crate) async fn end(mut self) {
+        drop(self.router.take());
         Router::stop(&self.instance).await.unwrap();
+    }
+}
+
+impl Drop for Rig {
+    /// A test that failed leaves no process behind either.
+    fn drop(&mut self) {
+        let socket = self.instance.run.join("router.sock");
+        if let Ok(stream) = std::os::unix::net::UnixStream::connect(&socket)
+            && let Ok(router) = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)
+        {
+            std::fs::remove_file(&socket).unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(router.pid()), nix::sys::signal::SIGKILL).unwrap();
+        }
     }
 }
 

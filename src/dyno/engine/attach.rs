@@ -1,7 +1,7 @@
 //! The bridge between an attached client and the shim.
 #![forbid(unsafe_code)]
 
-use super::record;
+use super::{Shared, record};
 use crate::dyno::BoxedIo;
 use crate::dyno::protocol::{ATTACH, VERSION};
 use crate::wire::attach::Frame;
@@ -9,10 +9,19 @@ use std::io;
 use std::path::PathBuf;
 use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+
+/// Starts the bridge. It doesn't outlive the engine.
+pub(super) fn start(shared: &Shared, dir: PathBuf, client: BoxedIo) -> JoinHandle<()> {
+    let ending = shared.ending.clone();
+    shared.tasks.spawn(async move {
+        ending.run_until_cancelled(bridge(dir, client)).await;
+    })
+}
 
 /// Passes frames both ways until the dyno has ended or the client has gone; that the connection to the shim ends then is
 /// what tells the shim.
-pub(super) async fn bridge(dir: PathBuf, mut client: BoxedIo) {
+async fn bridge(dir: PathBuf, mut client: BoxedIo) {
     // Whatever fails here shows to each side as the end of its connection.
     let _ = pass(&dir, &mut client).await;
     let _ = client.shutdown().await;

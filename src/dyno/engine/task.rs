@@ -104,7 +104,7 @@ async fn begin(
     let (sink, attached) = match io {
         Io::Log => (Sink::Log, None),
         Io::Lines(lines) => (Sink::Lines(lines), None),
-        Io::Attach { stream, .. } => (Sink::Nowhere, Some(tokio::spawn(attach::bridge(dir.clone(), stream)))),
+        Io::Attach { stream, .. } => (Sink::Nowhere, Some(attach::start(shared, dir.clone(), stream))),
     };
     let output = Output::open(shared.hub.clone(), id, &labels, &dir, sink)?;
     let probe = match ready {

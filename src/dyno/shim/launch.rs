@@ -12,7 +12,7 @@ use crate::sys::mount::{self, Attributes};
 use crate::sys::process::{self, Child, Fork, SingleThreaded};
 use crate::sys::userns::{self, Mapping};
 use crate::sys::{fd, seccomp};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxCpu, LinuxNamespaceType, Spec};
 use rustix::fs::{Gid, Uid};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::{self, File};
@@ -64,7 +64,7 @@ impl Walls {
 pub(super) fn launch(
     single: &SingleThreaded,
     instance: &Instance,
-    request: Request,
+    request: &Request,
     network: Option<OwnedFd>,
 ) -> Result<Running, StepError> {
     let bundle = request.bundle.clone();
@@ -78,7 +78,7 @@ pub(super) fn launch(
     let group = group(&spec)?;
     let link = namespace.is_some().then(|| spec::number(&spec, spec::SLOT)).flatten();
     let walls = Walls { group, instance: instance.clone(), link, bundle };
-    match start(single, &walls.group, &spec, &request, filter.as_ref(), &ring, namespace) {
+    match start(single, &walls.group, &spec, request, filter.as_ref(), &ring, namespace) {
         Ok(started) => {
             let limit =
                 spec::number(&spec, spec::TIME_LIMIT).map(|millis| Instant::now() + Duration::from_millis(millis));
@@ -138,7 +138,7 @@ fn group(spec: &Spec) -> Result<Group, StepError> {
     let limits = GroupLimits {
         memory_max: memory.and_then(|limit| u64::try_from(limit).ok()).ok_or_else(|| wrong("memory is not limited"))?,
         memory_high: None,
-        cpu_shares: cpu.and_then(|cpu| cpu.shares()).unwrap_or(1024) * 100 / 1024,
+        cpu_shares: cpu.and_then(LinuxCpu::shares).unwrap_or(1024) * 100 / 1024,
         cpu_quota_percent: cpu.and_then(|cpu| cpu.quota().zip(cpu.period())).and_then(|(q, p)| percent(q, p)),
         pids: resources
             .pids()
@@ -187,7 +187,7 @@ fn start(
             drop((socket, ours));
             let (env, files, stdio) = (&request.env, &request.files, request.stdio);
             let socket = init_socket;
-            init::run(Init { single, spec, env, files, filter, group, ring, socket, stdio, pipes: theirs })
+            init::run(&Init { single, spec, env, files, filter, group, ring, socket, stdio, pipes: theirs })
         }
         Fork::Parent(child) => child,
     };

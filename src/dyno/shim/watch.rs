@@ -28,14 +28,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What one read takes at most, and so the most that a ring without room makes wait.
 const CHUNK: usize = 16 * 1024;
 
-/// Stays with the dyno until it has ended, and tells how.
-pub(super) fn watch(running: &mut Running, control: Option<&UnixStream>) -> Ended {
+/// Stays with the dyno until it has ended, and tells how, and whether it had run out of memory.
+pub(super) fn watch(running: &mut Running, control: Option<&UnixStream>) -> (Ended, bool) {
     let mut watch = Watch::new(running, control);
     loop {
         let happened = watch.wait();
         watch.handle(&happened);
         if let Some(ended) = watch.over() {
-            return ended;
+            return (ended, watch.out_of_memory);
         }
     }
 }
@@ -47,6 +47,14 @@ struct Source {
     lines: Lines,
 }
 
+/// Who gets the output of an attached dyno.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Awaited,
+    Came,
+    Left,
+}
+
 struct Connection {
     socket: UnixStream,
     input: Vec<u8>,
@@ -54,6 +62,8 @@ struct Connection {
     /// `None` until its first two bytes have said it.
     kind: Option<u8>,
     gone: bool,
+    /// An attached client has been told the exit status.
+    told: bool,
 }
 
 struct Watch<'a> {
@@ -63,17 +73,16 @@ struct Watch<'a> {
     /// For the program's input, and whether its end is to follow.
     input: Vec<u8>,
     input_ends: bool,
-    was_attached: bool,
-    client_left: bool,
+    client: Client,
     /// When those that ignore SIGTERM are killed.
     grace: Option<Instant>,
     ended: Option<(Ended, Instant)>,
     started: Instant,
     oom: Option<OwnedFd>,
+    out_of_memory: bool,
     signals: Option<SignalFd>,
     /// Lines that are not in the ring yet.
     held: VecDeque<(Stream, i64, Vec<u8>)>,
-    exit_said: bool,
 }
 
 /// What a round of the loop has to look at.
@@ -93,8 +102,8 @@ impl<'a> Watch<'a> {
         let source = |fd: Option<OwnedFd>, stream| fd.map(|fd| Source { fd, stream, lines: Lines::default() });
         let terminal = running.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok());
         let sources = [
-            source(running.stdout.take(), Stream::Stdout),
             source(running.stderr.take(), Stream::Stderr),
+            source(running.stdout.take(), Stream::Stdout),
             source(terminal, Stream::Stdout),
         ];
         let oom = running.walls.group.oom_eventfd().ok().flatten();
@@ -105,15 +114,14 @@ impl<'a> Watch<'a> {
             connections: Vec::new(),
             input: Vec::new(),
             input_ends: false,
-            was_attached: false,
-            client_left: false,
+            client: Client::Awaited,
             grace: None,
             ended: None,
             started: Instant::now(),
             oom,
+            out_of_memory: false,
             signals: if by_hand { catch_signals() } else { None },
             held: VecDeque::new(),
-            exit_said: false,
         };
         if let Some(socket) = control.and_then(|control| control.try_clone().ok()) {
             watch.add(socket, Some(CONTROL));
@@ -123,7 +131,14 @@ impl<'a> Watch<'a> {
 
     fn add(&mut self, socket: UnixStream, kind: Option<u8>) {
         if socket.set_nonblocking(true).is_ok() {
-            self.connections.push(Connection { socket, input: Vec::new(), output: Vec::new(), kind, gone: false });
+            self.connections.push(Connection {
+                socket,
+                input: Vec::new(),
+                output: Vec::new(),
+                kind,
+                gone: false,
+                told: false,
+            });
         }
     }
 
@@ -144,7 +159,7 @@ impl<'a> Watch<'a> {
         match self.client() {
             Some(client) => client.output.len() < IN_FLIGHT,
             // Before the client is here, the program waits; after it has left, nobody listens.
-            None => self.was_attached || self.started.elapsed() > PATIENCE,
+            None => self.client != Client::Awaited || self.started.elapsed() > PATIENCE,
         }
     }
 
@@ -188,7 +203,7 @@ impl<'a> Watch<'a> {
     }
 
     fn until_next_deadline(&self) -> Option<Timespec> {
-        let waiting = (self.is_attached_kind() && !self.was_attached).then(|| self.started + PATIENCE);
+        let waiting = (self.is_attached_kind() && self.client == Client::Awaited).then(|| self.started + PATIENCE);
         let ended = self.ended.map(|(_, at)| at + PATIENCE);
         let next = [self.grace, self.running.limit, waiting, ended].into_iter().flatten().min()?;
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -227,15 +242,11 @@ impl<'a> Watch<'a> {
     }
 
     fn out_of_memory(&mut self) {
-        if let Some(oom) = &self.oom {
-            let mut counter = [0; 8];
-            let _ = rustix::io::read(oom, &mut counter);
-        }
-        // Version 1 kills one process of the group; a dyno that lost one of its own is in no state to go on.
-        if self.running.walls.group.oom_killed().unwrap_or(false) {
-            self.oom = None;
-            self.kill();
-        }
+        // Version 1 kills one process of the group, and tells so before it does; a dyno that loses one of its own is in
+        // no state to go on.
+        self.oom = None;
+        self.out_of_memory = true;
+        self.kill();
     }
 
     fn pass_signals_on(&mut self) {
@@ -295,7 +306,9 @@ impl<'a> Watch<'a> {
                 Some([VERSION, kind @ (CONTROL | ATTACH)]) => {
                     connection.kind = Some(*kind);
                     connection.input.drain(..2);
-                    self.was_attached |= connection.kind == Some(ATTACH);
+                    if connection.kind == Some(ATTACH) {
+                        self.client = Client::Came;
+                    }
                 }
                 Some(_) => connection.gone = true,
                 None => return,
@@ -374,8 +387,8 @@ impl<'a> Watch<'a> {
     }
 
     fn client_left(&mut self) {
-        if self.ended.is_none() && !self.client_left {
-            self.client_left = true;
+        if self.ended.is_none() && self.client != Client::Left {
+            self.client = Client::Left;
             self.signal(libc::SIGHUP);
         }
     }
@@ -394,14 +407,14 @@ impl<'a> Watch<'a> {
         };
         let held = &mut self.held;
         let micros = Timestamp::now().as_microsecond();
-        let mut hold = |line: &[u8]| held.push_back((stream, micros, line.to_vec()));
+        let mut keep = |line: &[u8]| held.push_back((stream, micros, line.to_vec()));
         if length == 0 {
             if !attached {
-                source.lines.finish(&mut hold);
+                source.lines.finish(&mut keep);
             }
             source.stream = Stream::Dropped;
         } else if !attached {
-            source.lines.push(&chunk[..length], &mut hold);
+            source.lines.push(&chunk[..length], &mut keep);
         } else if let Some(client) = self.connections.iter_mut().find(|connection| connection.kind == Some(ATTACH)) {
             let bytes = chunk[..length].to_vec();
             let frame = if stream == Stream::Stderr { Frame::Stderr(bytes) } else { Frame::Stdout(bytes) };
@@ -433,17 +446,17 @@ impl<'a> Watch<'a> {
     fn over(&mut self) -> Option<Ended> {
         let (ended, at) = self.ended?;
         let patient = at.elapsed() < PATIENCE;
-        let reading =
-            !self.sources.is_empty() && (!self.is_attached_kind() || self.client().is_some() || !self.was_attached);
+        let reading = !self.sources.is_empty()
+            && (!self.is_attached_kind() || self.client().is_some() || self.client == Client::Awaited);
         if patient && (reading || !self.held.is_empty()) {
             return None;
         }
         self.append_held();
         if let Some(client) = self.connections.iter_mut().find(|connection| connection.kind == Some(ATTACH)) {
-            if !self.exit_said {
+            if !client.told {
                 let frame = Frame::Exit(code(ended));
                 client.output.extend(frame.encode());
-                self.exit_said = true;
+                client.told = true;
             }
             client.flush();
             if patient && !client.output.is_empty() && !client.gone {
@@ -466,7 +479,7 @@ fn code(ended: Ended) -> i32 {
 
 impl Connection {
     fn fill(&mut self) {
-        let mut chunk = [0; 64 * 1024];
+        let mut chunk = [0; CHUNK];
         match self.socket.read(&mut chunk) {
             Ok(0) => self.gone = true,
             Ok(length) => self.input.extend(&chunk[..length]),
