@@ -236,6 +236,18 @@ fn the_scripts_of_package_json_run_in_herokus_order() {
 }
 
 #[test]
+fn development_packages_are_there_while_building_and_gone_afterwards() {
+    let package = r#"{"name":"node-hello","version":"1.0.0","private":true,"engines":{"node":">=18"},
+        "scripts":{"build":"node -p \"'7 is a number: ' + require('is-number')(7)\""},
+        "dependencies":{"ms":"2.1.3"},"devDependencies":{"is-number":"7.0.0"}}"#;
+    let bench = Bench::new("node-hello").file("package.json", package);
+    for _ in 0..2 {
+        let built = bench.build().succeeded().said("       7 is a number: true\n");
+        assert!(built.made("node_modules/ms").exists() && !built.made("node_modules/is-number").exists());
+    }
+}
+
+#[test]
 fn mistakes_of_node_apps_end_in_a_paragraph() {
     let node = || Bench::new("node-hello");
     let failed = |bench: Bench| bench.build().failed();
