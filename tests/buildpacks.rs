@@ -1,5 +1,6 @@
 //! Our buildpacks and the driver for real: npm and pip install from their registries, others' packs get the classic
 //! API. The build dyno's body is run by bubblewrap, which has nothing to do with our own engine.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use hokku::build::compile::{Choice, Compile, body};
 use hokku::build::{Buildpack, Outcome, Settings, Stage, outcome};
