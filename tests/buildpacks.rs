@@ -1,5 +1,6 @@
 //! Our buildpacks and the driver for real: npm and pip install from their registries, others' packs get the classic
 //! API. The build dyno's body is run by bubblewrap, which has nothing to do with our own engine.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use hokku::build::compile::{Choice, Compile, body};
 use hokku::build::{Buildpack, Outcome, Settings, Stage, outcome};
@@ -233,6 +234,18 @@ fn the_scripts_of_package_json_run_in_herokus_order() {
     assert_eq!(built.text("trace"), "one config\ntwo\nthree\n");
     // server.js is there as well and wins over "main".
     assert_eq!(built.types(), ["web: node server.js"]);
+}
+
+#[test]
+fn development_packages_are_there_while_building_and_gone_afterwards() {
+    let package = r#"{"name":"node-hello","version":"1.0.0","private":true,"engines":{"node":">=18"},
+        "scripts":{"build":"node -p \"'7 is a number: ' + require('is-number')(7)\""},
+        "dependencies":{"ms":"2.1.3"},"devDependencies":{"is-number":"7.0.0"}}"#;
+    let bench = Bench::new("node-hello").file("package.json", package);
+    for _ in 0..2 {
+        let built = bench.build().succeeded().said("       7 is a number: true\n");
+        assert!(built.made("node_modules/ms").exists() && !built.made("node_modules/is-number").exists());
+    }
 }
 
 #[test]

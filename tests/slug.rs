@@ -1,6 +1,7 @@
 //! Slugs on the real file system, with the real unprivileged reader: what is packed comes back, and what should not be
 //! in an archive is refused and leaves nothing behind.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use hokku::domain::slug::Digest;
 use hokku::slug::{Refusal, SlugError, SlugStore, UnpackLimits};

@@ -51,9 +51,10 @@ struct ReleaseFile {
 pub fn read(stage: &Stage, choice: &Choice) -> Result<Outcome, OutcomeError> {
     let result = |name: &str| text_below(&stage.work(), &format!("result/{name}"), ResolveFlags::NO_SYMLINKS);
     let name = result("name")?.ok_or(OutcomeError::Silent)?;
-    let detected = match choice.detect {
-        true => Some(result("pack")?.and_then(|text| text.trim().parse().ok()).ok_or(OutcomeError::Silent)?),
-        false => None,
+    let detected = if choice.detect {
+        Some(result("pack")?.and_then(|text| text.trim().parse().ok()).ok_or(OutcomeError::Silent)?)
+    } else {
+        None
     };
     if detected.is_some_and(|index: usize| index >= choice.packs.len()) {
         return Err(OutcomeError::Silent);

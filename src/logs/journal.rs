@@ -64,15 +64,12 @@ impl Journal {
         }
         let at = frame.at;
         frames.push(frame);
-        match self.store(&frames) {
-            Ok(()) => {
-                self.unstored = None;
-                self.publish(frames);
-            }
-            Err(_) => {
-                self.unstored = Some(self.unstored.map_or((1, at), |(count, since)| (count + 1, since)));
-                self.publish(frames.into_iter().next_back());
-            }
+        if self.store(&frames).is_ok() {
+            self.unstored = None;
+            self.publish(frames);
+        } else {
+            self.unstored = Some(self.unstored.map_or((1, at), |(count, since)| (count + 1, since)));
+            self.publish(frames.into_iter().next_back());
         }
     }
 

@@ -120,7 +120,9 @@ impl Stored {
             match serde_json::from_slice(line) {
                 Ok(Record::Ledger { ledger }) => {
                     ledger_found = true;
-                    ledger.into_iter().for_each(|(dyno, n)| self.note(dyno, n));
+                    for (dyno, n) in ledger {
+                        self.note(dyno, n);
+                    }
                 }
                 Ok(Record::Frame(frame)) => {
                     if let Some((dyno, n)) = frame.origin {

@@ -211,8 +211,8 @@ async fn an_output_without_end_is_cut_and_says_so_once() {
     let outputs = Outputs::open(dir.path().join("output")).unwrap();
     let id = Uuid::new_v4();
     let writer = outputs.create_with_limit(id, 1_000_000).unwrap();
-    for _ in 0..30 {
-        writer.write(&[b'x'; 100_000]);
+    for _ in 0..300 {
+        writer.write(&[b'x'; 10_000]);
     }
     writer.finish();
     let all = rest(&mut outputs.follow(id).unwrap()).await;

@@ -290,7 +290,7 @@ fn stays_inside(path: &[u8], target: &[u8]) -> bool {
         let normal = normal(target);
         return OUTSIDE.iter().any(|allowed| normal.starts_with(allowed));
     }
-    let mut depth = path.iter().filter(|b| **b == b'/').count();
+    let mut depth = path.split(|b| *b == b'/').count() - 1;
     for part in target.split(|b| *b == b'/') {
         match part {
             b"" | b"." => {}

@@ -118,7 +118,7 @@ fn tempfile_in(parent: &Path) -> PathBuf {
 /// Removes what a stopped server left. One server at a time owns ROOT, so nobody is still at it; within one process the
 /// directory may be in the making by another thread, which is why only those of an earlier boot of it are old enough.
 fn sweep(parent: &Path) -> io::Result<()> {
-    const OLD: std::time::Duration = std::time::Duration::from_mins(10);
+    const OLD: std::time::Duration = std::time::Duration::from_secs(600);
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
         let half_made = entry.file_name().as_bytes().starts_with(HALF_MADE.as_bytes());

@@ -213,7 +213,10 @@ impl Inner {
         let done = self.attempt(&ticket).await;
         match done {
             Ok(released) => self.follow(&ticket, released).await,
-            Err(failure) => self.fail(&ticket, &failure).await,
+            Err(failure) => {
+                self.consume_source(&ticket, false).await;
+                self.fail(&ticket, &failure).await;
+            }
         }
         lock(&self.running).remove(&ticket.build.id);
         self.forget_turn(ticket.build.app);

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -163,7 +164,7 @@ impl Hokku {
         let mut git = repository.git(&["push", "hokku", reference]);
         git.env("HOKKU_ROOT", self.root());
         let path = format!("{}:{}", Path::new(BINARY).parent().unwrap().display(), std::env::var("PATH").unwrap());
-        git.env("PATH", path);
+        git.env("PATH", path).process_group(0);
         git
     }
 
@@ -228,6 +229,12 @@ fn left_behind(name: &str) -> Vec<String> {
     let table = format!("hokku_{}", name.replace('-', "_"));
     left.extend(tables.lines().filter(|line| line.ends_with(&format!(" {table}"))).map(str::to_owned));
     left
+}
+
+/// Ctrl-C in the terminal of a command: every process of its group gets SIGINT.
+pub(crate) fn interrupt(child: &Child) {
+    let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGINT).unwrap();
 }
 
 pub(crate) struct Push {

@@ -1,6 +1,6 @@
 //! From source to a serving app.
 
-use crate::hokku::{Hokku, Repository, text, wait_for};
+use crate::hokku::{Hokku, Repository, interrupt, text, wait_for};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
@@ -120,10 +120,13 @@ fn what_was_pushed_can_be_cloned() {
     let hokku = Hokku::start();
     let repository = hokku.serving("cloned");
     let url = repository.run(&["remote", "get-url", "hokku"]);
-    let helper = repository.run(&["config", "--get-regexp", "^credential"]);
-    let helper = helper.trim().split_once(' ').unwrap();
+    let helpers = repository.run(&["config", "--get-regexp", "^credential"]);
+    let helpers: Vec<String> =
+        helpers.lines().filter_map(|line| line.split_once(' ')).map(|(key, value)| format!("{key}={value}")).collect();
     let clone = tempfile::tempdir().unwrap();
-    let mut git = repository.git(&["-c", &format!("{}={}", helper.0, helper.1), "clone", "-q", url.trim()]);
+    let mut words: Vec<&str> = helpers.iter().flat_map(|helper| ["-c", helper.as_str()]).collect();
+    words.extend(["clone", "-q", url.trim()]);
+    let mut git = repository.git(&words);
     let path = format!(
         "{}:{}",
         std::path::Path::new(env!("CARGO_BIN_EXE_hokku")).parent().unwrap().display(),
@@ -143,8 +146,7 @@ fn a_hanging_build_is_cancelled_and_leaves_nothing() {
     let mut lines = BufReader::new(push.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains("Hanging")), "{}", hokku.server_log());
     // Ctrl-C in the pusher's terminal ends git; the build ends with it.
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(push.id().cast_signed()), nix::sys::signal::Signal::SIGINT)
-        .unwrap();
+    interrupt(&push);
     push.wait().unwrap();
     let failed = || {
         let builds = hokku.json(&["builds", "--json", "-a", "hangs"]);
@@ -181,7 +183,7 @@ fn two_pushes_to_one_app_queue() {
         .unwrap();
     let builds = || hokku.json(&["builds", "--json", "-a", "queued"]).as_array().unwrap().clone();
     wait_for("the second build", || (builds().len() == 2).then_some(()));
-    first.kill().unwrap();
+    interrupt(&first);
     first.wait().unwrap();
     assert!(second.wait().unwrap().success());
     let mut output = String::new();

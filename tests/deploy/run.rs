@@ -31,7 +31,7 @@ fn a_detached_run_writes_to_the_log() {
     let hokku = Hokku::start();
     let _repository = hokku.serving("detached");
     hokku.ok(&["run:detached", "-a", "detached", "--", "echo far away"]);
-    let log = hokku.wait_for_log("detached", "far away");
+    let log = hokku.wait_for_log("detached", "]: far away");
     assert!(log.lines().any(|line| line.contains("app[run.") && line.contains("far away")), "{log}");
     hokku.wait_for_log("detached", "State changed from up to complete");
 }

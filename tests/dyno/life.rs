@@ -163,7 +163,7 @@ async fn a_fork_bomb_is_bounded_and_gone_with_its_dyno() {
 #[tokio::test]
 async fn the_writable_layer_is_bounded() {
     let mut stage = Stage::new().await;
-    let mut body = stage.body(&["sh", "-c", "head -c 20000000 /dev/zero > /app/big; stat -c %s /app/big"]);
+    let mut body = stage.body(&["sh", "-c", "exec 2>&1; head -c 20000000 /dev/zero > /app/big; stat -c %s /app/big"]);
     body.limits.disk = 8 << 20;
     let ran = stage.run(body).await;
     assert!(ran.text().contains("No space left"), "{ran:?}");

@@ -1,8 +1,8 @@
 // Answers questions about package.json for the shell scripts beside it. No dependencies: it runs before any are there.
 //
-//   node package.js BUILD_DIR check             exit 1 and a sentence when package.json is no JSON object
-//   node package.js BUILD_DIR get PATH          the value at e.g. scripts.build; nothing when absent
-//   node package.js BUILD_DIR has PATH          exit status 0 when there is something (a non-empty object counts)
+//   node package.js BUILD_DIR facts PATH…       a line `PATH=value` for each of them that has something: texts and
+//                                               numbers as they are, `yes` for an object that is not empty;
+//                                               exit status 1 and a sentence when package.json is no JSON object
 //   node package.js satisfies VERSION RANGE     exit status 0 yes, 1 no, 2 when RANGE is no range
 'use strict'
 const fs = require('node:fs')
@@ -88,10 +88,17 @@ function satisfies(version, range) {
   return alternatives.some((all) => all.every(within))
 }
 
-function main([first, command, argument]) {
+// One line, whatever it is.
+function fact(value) {
+  if (value === undefined || value === null || value === false) return ''
+  if (typeof value === 'object') return Object.keys(value).length > 0 ? 'yes' : ''
+  return String(value).replace(/\s+/g, ' ').trim()
+}
+
+function main([first, command, ...rest]) {
   if (first === 'satisfies') {
     try {
-      return satisfies(command, argument) ? 0 : 1
+      return satisfies(command, rest[0]) ? 0 : 1
     } catch {
       return 2
     }
@@ -103,10 +110,10 @@ function main([first, command, argument]) {
     console.log(error.message)
     return 1
   }
-  if (command === 'check') return 0
-  const found = at(value, argument)
-  if (command === 'has') return found && (typeof found !== 'object' || Object.keys(found).length > 0) ? 0 : 1
-  if (found !== undefined && found !== null && typeof found !== 'object') console.log(String(found))
+  for (const keys of rest) {
+    const found = fact(at(value, keys))
+    if (found) console.log(`${keys}=${found}`)
+  }
   return 0
 }
 

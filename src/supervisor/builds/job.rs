@@ -10,7 +10,7 @@ use crate::domain::config_vars::ConfigVars;
 use crate::domain::dyno::{DynoId, DynoName, Exit, Purpose};
 use crate::domain::limits::DynoSize;
 use crate::domain::procfile::ProcessType;
-use crate::domain::release::{Change, History, Release, ReleaseId};
+use crate::domain::release::{Change, History, Release, ReleaseId, ReleaseStatus};
 use crate::domain::slug::{Slug, SlugId};
 use crate::dyno::{Io, Labels, Launch, Ready};
 use crate::logs::OutputWriter;
@@ -58,11 +58,7 @@ impl Inner {
         let id = ticket.build.id;
         let stage = self.blocking(move |inner| Ok(Stage::create(&inner.settings.root, id)?)).await?;
         let result = self.compile_and_release(ticket, &stage).await;
-        let consumed = match &ticket.request.source {
-            Source::Archive(path) => Some(path.clone()),
-            Source::Last => None,
-        };
-        let cleaning = spawn_blocking(move || clean(stage, consumed.as_deref()));
+        let cleaning = spawn_blocking(move || clean(stage));
         match result {
             Ok((release, phase)) => Ok(Released { release, phase, cleaning }),
             Err(failure) => {
@@ -86,7 +82,7 @@ impl Inner {
         ticket.say("-----> Launching...");
         let phase = outcome.types.contains_key(&ProcessType::release());
         let release = self.release(ticket, &choice, outcome, packed, &known).await?;
-        self.keep(ticket, stage).await;
+        self.keep_cache(ticket, stage).await;
         self.reach.wake(ticket.build.app);
         Ok((release, phase))
     }
@@ -312,31 +308,39 @@ impl Inner {
         Ok(release)
     }
 
-    /// Keeps what the next build of this app can use. Not having it costs time, so a failure is no reason to fail.
-    async fn keep(self: &Arc<Self>, ticket: &Ticket, stage: &Stage) {
-        let (stage, app, archive) = (stage.clone(), ticket.build.app, self.archive(ticket));
-        let kept = self
-            .blocking(move |inner| {
-                stage.keep_cache(&inner.settings.root, app)?;
-                let last = inner.kept_source(app);
-                if archive != last {
-                    fs::create_dir_all(last.parent().unwrap_or(Path::new("/")))?;
-                    fs::rename(&archive, &last)?;
-                }
-                Ok(())
-            })
-            .await;
+    /// Not having a cache costs the next build time, so this is no reason to fail.
+    async fn keep_cache(self: &Arc<Self>, ticket: &Ticket, stage: &Stage) {
+        let (stage, app) = (stage.clone(), ticket.build.app);
+        let kept = self.blocking(move |inner| Ok(stage.keep_cache(&inner.settings.root, app)?)).await;
         if let Err(error) = kept {
-            tracing::warn!("can't keep cache and source of build {}: {error}", ticket.build.id);
+            tracing::warn!("can't keep the cache of build {}: {error}", ticket.build.id);
+        }
+    }
+
+    /// Makes the archive the app's last source, from which its code can be built again, or removes it.
+    pub(super) async fn consume_source(self: &Arc<Self>, ticket: &Ticket, serves: bool) {
+        let Source::Archive(archive) = ticket.request.source.clone() else { return };
+        let last = self.kept_source(ticket.build.app);
+        let done = self.blocking(move |_| {
+            if !serves {
+                return Ok(fs::remove_file(&archive)?);
+            }
+            fs::create_dir_all(last.parent().unwrap_or(Path::new("/")))?;
+            Ok(fs::rename(&archive, &last)?)
+        });
+        if let Err(error) = done.await {
+            tracing::warn!("can't put the source of build {} in its place: {error}", ticket.build.id);
         }
     }
 
     /// Waits for the release to succeed or fail and tells the pusher.
-    pub(super) async fn follow(&self, ticket: &Ticket, released: Released) {
+    pub(super) async fn follow(self: &Arc<Self>, ticket: &Ticket, released: Released) {
         let Released { release, phase, cleaning } = released;
         let settled =
             if phase { self.follow_phase(ticket, release.id).await } else { self.reach.settled(release.id).await };
-        self.tell_settled(ticket, &settled.unwrap_or(release));
+        let release = settled.unwrap_or(release);
+        self.consume_source(ticket, release.status != ReleaseStatus::Failed).await;
+        self.tell_settled(ticket, &release);
         if cleaning.await.is_err() {
             tracing::warn!("the directories of build {} were not removed", ticket.build.id);
         }
@@ -419,14 +423,8 @@ async fn copy(mut lines: mpsc::UnboundedReceiver<Vec<u8>>, output: OutputWriter)
     }
 }
 
-fn clean(stage: Stage, archive: Option<&Path>) {
+fn clean(stage: Stage) {
     if let Err(error) = stage.remove() {
         tracing::warn!("can't remove the directories of a build: {error}");
-    }
-    // It was moved when the build succeeded.
-    if let Some(Err(error)) = archive.map(fs::remove_file)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!("can't remove the archive of a build: {error}");
     }
 }

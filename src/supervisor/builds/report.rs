@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn sizes_are_short() {
-        let sizes = [5, 1024, 47_815_065, 3 << 30].map(human_size);
+        let sizes = [5, 1024, 47_900_000, 3 << 30].map(human_size);
         assert_eq!(sizes, ["5B", "1.0K", "45.6M", "3.0G"]);
     }
 }
