@@ -108,7 +108,7 @@ impl Reconciler {
         for found in found {
             self.adopt(found).await;
         }
-        let stored = self.parts.store.read(|tx| store::apps::list(tx)).await;
+        let stored = self.parts.store.read(store::apps::list).await;
         let stored = stored.unwrap_or_else(|error: StoreError| {
             tracing::error!("can't list the apps: {error}");
             Vec::new()
@@ -361,7 +361,7 @@ impl Reconciler {
         let order = Order {
             id: DynoId(Uuid::new_v4()),
             app: wanted.app.id,
-            name: self.free_name(wanted.app.id, ProcessType::release()),
+            name: self.free_name(wanted.app.id, &ProcessType::release()),
             purpose: Purpose::Release,
             version,
             epoch: 0,
@@ -537,7 +537,7 @@ impl Reconciler {
         let order = Order {
             id,
             app,
-            name: self.free_name(app, ProcessType::parse("run").expect("run is a process type")),
+            name: self.free_name(app, &ProcessType::parse("run").expect("run is a process type")),
             purpose: Purpose::Run,
             version: code.version,
             epoch: 0,
@@ -586,7 +586,7 @@ impl Reconciler {
     }
 
     /// `run.4821`: four digits that no dyno of the app has now.
-    fn free_name(&self, app: AppId, kind: ProcessType) -> DynoName {
+    fn free_name(&self, app: AppId, kind: &ProcessType) -> DynoName {
         loop {
             let number = u32::from(u16::from_be_bytes([random_byte(), random_byte()])) % 9000 + 1000;
             let name = DynoName::new(kind.clone(), number);
