@@ -10,14 +10,14 @@ use std::io::{self, Write};
 use std::path::Path;
 
 const USAGE: &str =
-    "usage: bench launch HOKKU ROOT NAME TREE | bench pack HOKKU ROOT TREE | bench unpack HOKKU ROOT ARCHIVE";
+    "usage: bench launch HOKKU ROOT NAME TREE | bench pack HOKKU ROOT TREE | bench unpack HOKKU ROOT DIGEST";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["launch", hokku, root, name, tree] => launch::serve(Path::new(hokku), Path::new(root), name, Path::new(tree)),
         ["pack", hokku, root, tree] => slug::pack(Path::new(hokku), Path::new(root), Path::new(tree)),
-        ["unpack", hokku, root, archive] => slug::unpack(Path::new(hokku), Path::new(root), Path::new(archive)),
+        ["unpack", hokku, root, digest] => slug::unpack(Path::new(hokku), Path::new(root), digest),
         _ => Err(USAGE.into()),
     }
 }

@@ -38,7 +38,7 @@ struct Bench {
     binds: Vec<Mount>,
 }
 
-/// The script talks in lines, so a thread of tokio's would be the only other one: one runtime thread does.
+/// Reading what the script asks blocks the main thread; the engine's tasks have a thread of their own.
 pub(super) fn serve(hokku: &Path, root: &Path, name: &str, tree: &Path) -> Result<(), Box<dyn Error>> {
     let (instance, claim) = instances::claim(name.parse()?, root)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -5,7 +5,6 @@ use super::answer;
 use hokku::slug::SlugStore;
 use serde_json::json;
 use std::error::Error;
-use std::fs::File;
 use std::path::Path;
 use std::time::Instant;
 
@@ -18,11 +17,12 @@ pub(super) fn pack(hokku: &Path, root: &Path, tree: &Path) -> Result<(), Box<dyn
     Ok(())
 }
 
-pub(super) fn unpack(hokku: &Path, root: &Path, archive: &Path) -> Result<(), Box<dyn Error>> {
+/// The slug is in the store already: taking one in unpacks it, too.
+pub(super) fn unpack(hokku: &Path, root: &Path, digest: &str) -> Result<(), Box<dyn Error>> {
     let store = SlugStore::open(root)?.with_program(hokku.to_owned());
-    let packed = store.import(File::open(archive)?, None)?;
+    let digest = digest.parse()?;
     let start = Instant::now();
-    let tree = store.tree(&packed.digest)?;
+    let tree = store.tree(&digest)?;
     let seconds = start.elapsed().as_secs_f64();
     answer(&json!({"seconds": seconds, "tree": tree}))?;
     Ok(())
