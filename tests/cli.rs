@@ -1,4 +1,5 @@
 //! The command line against a Platform API that answers by script: what people see, and what the server is asked.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/fake_api.rs"]
 mod fake_api;

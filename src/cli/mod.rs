@@ -199,7 +199,7 @@ pub fn run(client: Client) -> u8 {
     let ctx = Context::new(out, server);
     let result = match local(&ctx, command) {
         Ok(done) => done.map(|()| status::OK),
-        Err(command) => in_runtime(&ctx, command),
+        Err(command) => in_runtime(&ctx, *command),
     };
     ended(out, result)
 }
@@ -220,7 +220,7 @@ fn ended(out: Output, result: Result<u8, Failure>) -> u8 {
 }
 
 /// Commands that ask no server; the others come back.
-fn local(ctx: &Context, command: Command) -> Result<Result<(), Failure>, Command> {
+fn local(ctx: &Context, command: Command) -> Result<Result<(), Failure>, Box<Command>> {
     Ok(match command {
         Command::Completions(args) => shell::completions(ctx.out, program(), &args),
         Command::Man(args) => shell::man(ctx.out, program(), &args),
@@ -230,7 +230,7 @@ fn local(ctx: &Context, command: Command) -> Result<Result<(), Failure>, Command
             status::OK => Ok(()),
             status => Err(Failure::silent(status)),
         }),
-        command => return Err(command),
+        command => return Err(Box::new(command)),
     })
 }
 

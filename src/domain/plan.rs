@@ -140,7 +140,7 @@ impl<'a> Planner<'a> {
         if !pending.phase_passed {
             match phase.map(|dyno| (dyno.id, dyno.state)) {
                 _ if !pending.code.types.contains_key(&ProcessType::release()) => {
-                    self.act(Action::PassPhase { version })
+                    self.act(Action::PassPhase { version });
                 }
                 None => self.act(Action::RunPhase { version }),
                 Some((id, DynoState::Complete { exit })) if !exit.success() => {
@@ -148,7 +148,7 @@ impl<'a> Planner<'a> {
                 }
                 Some((_, DynoState::Complete { .. })) => self.act(Action::PassPhase { version }),
                 Some((id, DynoState::Crashed { .. } | DynoState::Gone)) => {
-                    self.act(Action::Fail { version, cause: id })
+                    self.act(Action::Fail { version, cause: id });
                 }
                 Some(_) => {}
             }
@@ -644,7 +644,6 @@ mod tests {
                         let formation = world.want.formation.adapt(&code.types, world.want.current.is_none());
                         world.want.pending = Some(Pending { code, phase_passed: !phase, formation });
                     }
-                    Happening::Release { .. } => {}
                     Happening::Restart(number) => {
                         let name = DynoName::new(ProcessType::web(), number);
                         *world.want.epochs.entry(name).or_default() += 1;
@@ -654,7 +653,7 @@ mod tests {
                         let (index, crash) = (pick(index), world.exit(1));
                         world.event(index, crash);
                     }
-                    Happening::Boot(_) | Happening::Crash(_) => {}
+                    Happening::Release { .. } | Happening::Boot(_) | Happening::Crash(_) => {}
                     Happening::Time(seconds) => world.now = at(world.now.as_second() + seconds),
                     Happening::Plan => { world.step(); }
                 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 const REGISTER_DIR: &str = "/run/hokku";
@@ -69,7 +69,7 @@ pub fn claim(name: InstanceName, root: &Path) -> Result<(Instance, Claim), Claim
         None => register.free_number()?,
     };
     let instance = Instance::new(name, root, number);
-    fs::create_dir_all(&instance.run).map_err(|source| RegisterError { path: instance.run.clone(), source })?;
+    make_passable(&instance.run).map_err(|source| RegisterError { path: instance.run.clone(), source })?;
     let Some(run_lock) = try_lock(&instance.run.join("lock"))? else {
         return Err(ClaimError::RootInUse { root: instance.root });
     };
@@ -260,12 +260,18 @@ fn overlap(a: (Ipv4Addr, u8), b: (Ipv4Addr, u8)) -> bool {
     a.0.to_bits() & mask == b.0.to_bits() & mask
 }
 
+/// Makes a directory that the instances' unprivileged helpers can pass through, whatever this process's umask.
+fn make_passable(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
+}
+
 /// Takes the lock, waiting for it. Whoever empties the register unlinks the lock file too, so a lock on a file that is
 /// no longer there counts for nothing.
 fn lock_register() -> Result<File, RegisterError> {
     let path = Path::new(REGISTER_DIR).join("lock");
     let lock = || loop {
-        fs::create_dir_all(REGISTER_DIR)?;
+        make_passable(Path::new(REGISTER_DIR))?;
         let file = match open_lock(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,

@@ -38,7 +38,8 @@ struct ExitRecord {
 /// Makes a dyno's directory with all that its launch needs.
 pub(super) fn create(dir: &Path, labels: &Labels, config: &str) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    // Not its parents: an instance that was taken down must not come back.
+    fs::DirBuilder::new().mode(0o700).create(dir)?;
     write(&dir.join("config.json"), config.as_bytes())?;
     write_json(&dir.join(LABELS), labels)
 }

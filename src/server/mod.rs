@@ -18,7 +18,6 @@ use crate::store::Store;
 use crate::supervisor::{self, Parts, Supervisor, builds};
 use anyhow::{Context, bail};
 use config::Config;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
 use std::io::Write;
@@ -148,7 +147,7 @@ pub fn down(root: &Path, name: Option<&InstanceName>, purge: bool) -> anyhow::Re
     require_root()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         if let Some(instance) = registered(root, name)? {
-            stop_server(&instance).await?;
+            let _claim = stop_server(&instance).await?;
             Router::stop(&instance).await?;
             dyno::destroy(&instance).await?;
         }
@@ -172,20 +171,27 @@ fn registered(root: &Path, name: Option<&InstanceName>) -> anyhow::Result<Option
     Ok(found)
 }
 
-/// Ends a server that still runs on the instance, and waits until it has.
-async fn stop_server(instance: &Instance) -> anyhow::Result<()> {
+/// Ends a server that still runs on the instance and takes its place, so that nothing is started meanwhile.
+async fn stop_server(instance: &Instance) -> anyhow::Result<instances::Claim> {
+    terminate_server(instance)?;
+    for _ in 0..400 {
+        match instances::claim(instance.name.clone(), &instance.root) {
+            Ok((_, claim)) => return Ok(claim),
+            Err(instances::ClaimError::RootInUse { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bail!("the server of the instance {} does not stop", instance.name)
+}
+
+/// SIGTERM to whoever listens on the API's socket; nobody does when there is no server or it is ending already.
+fn terminate_server(instance: &Instance) -> anyhow::Result<()> {
     let Ok(socket) = std::os::unix::net::UnixStream::connect(instance.api_socket()) else { return Ok(()) };
-    // Who listens there, by the kernel's word; a pidfd cannot come to mean another process.
     let listener = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)?.pid();
     let Some(pid) = Pid::from_raw(listener) else { return Ok(()) };
-    let server = pidfd_open(pid, PidfdFlags::NONBLOCK).context("can't stop the server")?;
-    pidfd_send_signal(&server, Signal::TERM).context("can't stop the server")?;
-    let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
-    let wait = move || poll(&mut [PollFd::new(&server, PollFlags::IN)], Some(&patience));
-    match tokio::task::spawn_blocking(wait).await?.context("can't wait for the server to stop")? {
-        0 => bail!("the server (process {listener}) does not stop"),
-        _ => Ok(()),
-    }
+    // A pidfd cannot come to mean another process.
+    let server = pidfd_open(pid, PidfdFlags::empty()).context("can't stop the server")?;
+    pidfd_send_signal(&server, Signal::TERM).context("can't stop the server")
 }
 
 fn require_root() -> anyhow::Result<()> {

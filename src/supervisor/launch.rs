@@ -13,7 +13,6 @@ use crate::slug::SlugError;
 use crate::store::{self, StoreError, Tx};
 use jiff::Timestamp;
 use std::time::Duration;
-use uuid::Uuid;
 
 /// What to start, before it is known how.
 #[derive(Clone, Debug)]
@@ -95,7 +94,7 @@ pub(super) async fn prepare(parts: &Parts, order: Order, io: Io) -> Result<Launc
         env: environment(&release, &order, web),
         files: Vec::new(),
         limits: order.size.limits(),
-        hostname: Uuid::from(order.id.0).to_string(),
+        hostname: order.id.to_string(),
         network: true,
         time_limit: (order.purpose == Purpose::Release).then_some(Settings::RELEASE_PHASE_LIMIT),
     };

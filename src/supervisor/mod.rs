@@ -14,7 +14,11 @@
 pub mod builds;
 mod engine;
 mod launch;
+mod one_off;
 mod reconcile;
+mod routing;
+mod settling;
+mod want;
 mod wording;
 
 pub use engine::Engine;

@@ -6,19 +6,19 @@
 #![forbid(unsafe_code)]
 
 use super::launch::{self, Order};
+use super::want::{Verdict, Wanted, settle, wanted};
 use super::wording;
-use super::{Attach, Command, DynoView, LaunchFailure, Parts, Run, RunError, Stop};
-use crate::domain::app::{App, AppId};
+use super::{Command, DynoView, LaunchFailure, Parts, Stop};
+use crate::domain::app::AppId;
 use crate::domain::dyno::{DynoEvent, DynoId, DynoName, DynoState, Exit, Purpose};
-use crate::domain::formation::Formation;
 use crate::domain::log::LogFrame;
-use crate::domain::plan::{self, Action, Code, Have, Pending, Want};
+use crate::domain::plan::{self, Action, Have, Want};
 use crate::domain::procfile::ProcessType;
-use crate::domain::release::{Release, ReleaseId, ReleaseStatus};
+use crate::domain::release::{Release, ReleaseId};
 use crate::domain::route::{AppRoute, RouteTable};
 use crate::dyno::{Event, Found, Io, Labels, Launch, What};
 use crate::logs::OutputWriter;
-use crate::store::{self, StoreError, Tx};
+use crate::store::{self, StoreError};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -27,44 +27,37 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 /// One dyno and what is known of it.
-struct Dyno {
-    labels: Labels,
-    state: DynoState,
-    addr: Option<SocketAddr>,
-    timed_out: bool,
+pub(super) struct Dyno {
+    pub(super) labels: Labels,
+    pub(super) state: DynoState,
+    pub(super) addr: Option<SocketAddr>,
+    pub(super) timed_out: bool,
     /// Why it could not be started.
-    message: Option<String>,
+    pub(super) message: Option<String>,
     /// Someone waits for its end.
-    done: Option<oneshot::Sender<Result<Exit, LaunchFailure>>>,
+    pub(super) done: Option<oneshot::Sender<Result<Exit, LaunchFailure>>>,
     /// It waits for its client.
-    waiting: Option<Order>,
-    tty: Option<(u16, u16)>,
+    pub(super) waiting: Option<Order>,
+    pub(super) tty: Option<(u16, u16)>,
 }
 
 /// An app as it was when it was last planned.
 #[derive(Default)]
-struct Seen {
-    name: String,
-    route: Option<AppRoute>,
-    wake_at: Option<Timestamp>,
+pub(super) struct Seen {
+    pub(super) name: String,
+    pub(super) route: Option<AppRoute>,
+    pub(super) wake_at: Option<Timestamp>,
 }
 
 pub(super) struct Reconciler {
-    parts: Parts,
-    commands: mpsc::UnboundedSender<Command>,
-    dynos: HashMap<DynoId, Dyno>,
-    apps: BTreeMap<AppId, Seen>,
-    table: RouteTable,
+    pub(super) parts: Parts,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
+    pub(super) dynos: HashMap<DynoId, Dyno>,
+    pub(super) apps: BTreeMap<AppId, Seen>,
+    pub(super) table: RouteTable,
     /// Nothing is published before every app was planned once: a new server must not unroute what still serves.
-    surveyed: bool,
-    settling: HashMap<ReleaseId, Vec<oneshot::Sender<Release>>>,
-}
-
-/// Everything the store says about an app.
-struct Wanted {
-    app: App,
-    want: Want,
-    pending: Option<Release>,
+    pub(super) surveyed: bool,
+    pub(super) settling: HashMap<ReleaseId, Vec<oneshot::Sender<Release>>>,
 }
 
 impl Reconciler {
@@ -108,7 +101,7 @@ impl Reconciler {
         for found in found {
             self.adopt(found).await;
         }
-        let stored = self.parts.store.read(|tx| store::apps::list(tx)).await;
+        let stored = self.parts.store.read(store::apps::list).await;
         let stored = stored.unwrap_or_else(|error: StoreError| {
             tracing::error!("can't list the apps: {error}");
             Vec::new()
@@ -142,7 +135,7 @@ impl Reconciler {
         }
     }
 
-    fn insert(&mut self, id: DynoId, labels: Labels, state: DynoState) {
+    pub(super) fn insert(&mut self, id: DynoId, labels: Labels, state: DynoState) {
         let dyno =
             Dyno { labels, state, addr: None, timed_out: false, message: None, done: None, waiting: None, tty: None };
         self.dynos.insert(id, dyno);
@@ -361,7 +354,7 @@ impl Reconciler {
         let order = Order {
             id: DynoId(Uuid::new_v4()),
             app: wanted.app.id,
-            name: self.free_name(wanted.app.id, ProcessType::release()),
+            name: self.free_name(wanted.app.id, &ProcessType::release()),
             purpose: Purpose::Release,
             version,
             epoch: 0,
@@ -393,7 +386,7 @@ impl Reconciler {
         self.spawn_launch(order, io);
     }
 
-    fn spawn_launch(&self, order: Order, io: Io) {
+    pub(super) fn spawn_launch(&self, order: Order, io: Io) {
         let (parts, commands, id) = (self.parts.clone(), self.commands.clone(), order.id);
         tokio::spawn(async move {
             // Sending fails only while the server goes down.
@@ -488,7 +481,7 @@ impl Reconciler {
         self.publish();
     }
 
-    fn have(&self, app: AppId) -> Vec<Have> {
+    pub(super) fn have(&self, app: AppId) -> Vec<Have> {
         let mine = self.dynos.iter().filter(|(_, dyno)| dyno.labels.app == app);
         let mut have: Vec<Have> = mine
             .map(|(id, dyno)| Have {
@@ -505,7 +498,7 @@ impl Reconciler {
         have
     }
 
-    fn views(&self, app: AppId) -> Vec<DynoView> {
+    pub(super) fn views(&self, app: AppId) -> Vec<DynoView> {
         let mut views: Vec<DynoView> = self
             .dynos
             .iter()
@@ -527,173 +520,6 @@ impl Reconciler {
         views
     }
 
-    // ---- one-off dynos ----
-
-    async fn one_off(&mut self, run: Run) -> Result<DynoView, RunError> {
-        let app = run.app.id;
-        let current = self.parts.store.read(move |tx| current_code(tx, app)).await;
-        let code = current.map_err(|error| RunError::Store(error.to_string()))?.ok_or(RunError::NoCode)?;
-        let id = DynoId(Uuid::new_v4());
-        let order = Order {
-            id,
-            app,
-            name: self.free_name(app, ProcessType::parse("run").expect("run is a process type")),
-            purpose: Purpose::Run,
-            version: code.version,
-            epoch: 0,
-            streak: 0,
-            size: run.size.unwrap_or_default(),
-            command: launch::expand(&run.command, &code.types),
-            env: run.env,
-        };
-        let line = format!("Starting process with command `{}` by user {}", order.command, run.actor.email);
-        self.log(app, wording::of_dyno(&order.name, line));
-        let now = Timestamp::now();
-        self.insert(id, order.labels(run.app.name.as_str(), now), DynoState::Starting { since: now });
-        match run.attach {
-            None => self.spawn_launch(order, Io::Log),
-            Some(Attach { tty }) => {
-                if let Some(dyno) = self.dynos.get_mut(&id) {
-                    (dyno.waiting, dyno.tty) = (Some(order), tty);
-                }
-                self.later(self.parts.settings.attach_timeout, Command::AttachExpired(id));
-            }
-        }
-        self.views(app).into_iter().find(|view| view.id == id).ok_or(RunError::NoCode)
-    }
-
-    fn attach(&mut self, id: DynoId, stream: crate::wire::attach::BoxedIo) -> Result<(), RunError> {
-        let dyno = self.dynos.get_mut(&id).ok_or(RunError::NotWaiting)?;
-        let order = dyno.waiting.take().ok_or(RunError::NotWaiting)?;
-        let tty = dyno.tty;
-        self.spawn_launch(order, Io::Attach { tty, stream });
-        Ok(())
-    }
-
-    fn attach_expired(&mut self, id: DynoId) {
-        let Some(dyno) = self.dynos.get(&id).filter(|dyno| dyno.waiting.is_some()) else { return };
-        self.log(dyno.labels.app, wording::of_dyno(&dyno.labels.name, wording::R13));
-        self.dynos.remove(&id);
-    }
-
-    fn build(&mut self, launch: Launch, reply: oneshot::Sender<Result<Exit, LaunchFailure>>) {
-        let id = launch.id;
-        self.insert(id, launch.labels.clone(), DynoState::Starting { since: Timestamp::now() });
-        if let Some(dyno) = self.dynos.get_mut(&id) {
-            dyno.done = Some(reply);
-        }
-        self.parts.engine.launch(launch);
-    }
-
-    /// `run.4821`: four digits that no dyno of the app has now.
-    fn free_name(&self, app: AppId, kind: ProcessType) -> DynoName {
-        loop {
-            let number = u32::from(u16::from_be_bytes([random_byte(), random_byte()])) % 9000 + 1000;
-            let name = DynoName::new(kind.clone(), number);
-            if !self.dynos.values().any(|dyno| dyno.labels.app == app && dyno.labels.name == name) {
-                return name;
-            }
-        }
-    }
-
-    // ---- routes ----
-
-    /// Brings the app's part of the table up to date and publishes it when that changed.
-    fn route(&mut self, app: AppId, wanted: Option<&Wanted>) {
-        let Some(Wanted { app: record, want, .. }) = wanted else { return };
-        let target = plan::target(want, &self.have(app));
-        let route = AppRoute { name: record.name.to_string(), maintenance: record.maintenance, target };
-        let seen = self.apps.entry(app).or_default();
-        if seen.route.as_ref() != Some(&route) || seen.name != record.name.as_str() {
-            seen.name = record.name.to_string();
-            seen.route = Some(route);
-            self.publish();
-        }
-    }
-
-    /// Takes one dyno out of the app's route without asking the store.
-    fn reroute(&mut self, app: AppId, gone: DynoId) {
-        use crate::domain::route::Target;
-        let Some(seen) = self.apps.get_mut(&app) else { return };
-        let Some(AppRoute { target: Target::Dynos { dynos }, .. }) = &mut seen.route else { return };
-        let before = dynos.len();
-        dynos.retain(|dyno| dyno.id != gone);
-        if dynos.is_empty() && before > 0 {
-            // `plan` decides what the visitors see instead; until then they wait.
-            if let Some(route) = &mut seen.route {
-                route.target = Target::Booting;
-            }
-        }
-        if before > 0 {
-            self.publish();
-        }
-    }
-
-    fn publish(&mut self) {
-        if !self.surveyed {
-            return;
-        }
-        let mut table = RouteTable { version: self.table.version + 1, ..RouteTable::default() };
-        for (app, seen) in &self.apps {
-            if let Some(route) = &seen.route {
-                table.hosts.insert(format!("{}.{}", seen.name, self.parts.settings.domain), *app);
-                table.apps.insert(*app, route.clone());
-            }
-        }
-        if table.hosts == self.table.hosts && table.apps == self.table.apps && self.table.version > 0 {
-            return;
-        }
-        if let Some(router) = &self.parts.router {
-            router.publish(table.clone());
-        }
-        self.table = table;
-    }
-
-    // ---- who waits for a release ----
-
-    async fn settled(&mut self, release: ReleaseId, reply: oneshot::Sender<Release>) {
-        match self.parts.store.read(move |tx| store::releases::get(tx, release)).await {
-            Ok(Some(found)) if found.status != ReleaseStatus::Pending => drop(reply.send(found)),
-            Ok(Some(_)) => self.settling.entry(release).or_default().push(reply),
-            Ok(None) => {}
-            Err(error) => {
-                let error: StoreError = error;
-                tracing::error!("can't read release {release}: {error}");
-            }
-        }
-    }
-
-    /// Tells who waits once the router has the table in which the release serves.
-    async fn tell_settled(&mut self, release: ReleaseId) {
-        let read = self.parts.store.read(move |tx| store::releases::get(tx, release)).await;
-        let release = match read {
-            Ok(Some(release)) if release.status != ReleaseStatus::Pending => release,
-            Ok(Some(_)) => return,
-            Ok(None) => {
-                self.settling.remove(&release); // destroyed with its app; dropping the senders says so
-                return;
-            }
-            Err(error) => {
-                let error: StoreError = error;
-                tracing::error!("can't read release {release}: {error}");
-                return;
-            }
-        };
-        let (commands, router, version) = (self.commands.clone(), self.parts.router.clone(), self.table.version);
-        tokio::spawn(async move {
-            if let Some(router) = router {
-                router.acknowledged(version).await;
-            }
-            let _ = commands.send(Command::Reachable(vec![release])); // the server goes down
-        });
-    }
-
-    fn announce(&mut self, release: &Release) {
-        for reply in self.settling.remove(&release.id).unwrap_or_default() {
-            let _ = reply.send(release.clone()); // who asked may have gone
-        }
-    }
-
     /// Why the dyno that decided against a release did so.
     fn reason(&self, cause: DynoId) -> String {
         let Some(dyno) = self.dynos.get(&cause) else { return "its dyno is gone".to_owned() };
@@ -708,7 +534,7 @@ impl Reconciler {
         }
     }
 
-    fn later(&self, wait: Duration, command: Command) {
+    pub(super) fn later(&self, wait: Duration, command: Command) {
         let commands = self.commands.clone();
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
@@ -716,96 +542,9 @@ impl Reconciler {
         });
     }
 
-    fn log(&self, app: AppId, frame: LogFrame) {
+    pub(super) fn log(&self, app: AppId, frame: LogFrame) {
         self.parts.hub.write(app, frame);
     }
-}
-
-/// What becomes of a pending release.
-#[derive(Clone)]
-enum Verdict {
-    PhasePassed,
-    Promoted,
-    Failed(String),
-}
-
-fn settle(tx: &Tx<'_>, app: AppId, version: u32, verdict: &Verdict) -> Result<(), StoreError> {
-    let now = Timestamp::now();
-    let Some(release) = store::releases::by_version(tx, app, version)? else { return Ok(()) };
-    match verdict {
-        Verdict::PhasePassed => store::releases::pass_phase(tx, release.id, now),
-        Verdict::Failed(reason) => {
-            store::releases::settle(tx, release.id, ReleaseStatus::Failed, Some(reason), now)?;
-            fail_those_built_on(tx, &release, now)
-        }
-        Verdict::Promoted => {
-            let formation = formation_with(tx, app, &release)?;
-            store::formations::put(tx, app, &formation)?;
-            store::apps::set_released_at(tx, app, now)?;
-            store::releases::settle(tx, release.id, ReleaseStatus::Succeeded, None, now)?;
-            Ok(())
-        }
-    }
-}
-
-/// Releases made while `failed` was still on its way carry its code; they must not bring it back.
-fn fail_those_built_on(tx: &Tx<'_>, failed: &Release, now: Timestamp) -> Result<(), StoreError> {
-    let serving = store::releases::current(tx, failed.app)?.and_then(|release| release.slug);
-    if failed.slug == serving {
-        return Ok(());
-    }
-    let reason = format!("it builds on the code of v{}, which failed", failed.version);
-    for release in store::releases::list(tx, failed.app)? {
-        if release.status == ReleaseStatus::Pending && release.slug == failed.slug {
-            store::releases::settle(tx, release.id, ReleaseStatus::Failed, Some(&reason), now)?;
-        }
-    }
-    Ok(())
-}
-
-/// The formation as it is once `release` serves.
-fn formation_with(tx: &Tx<'_>, app: AppId, release: &Release) -> Result<Formation, StoreError> {
-    let first = store::releases::current(tx, app)?.is_none_or(|current| current.slug.is_none());
-    let formation = store::formations::get(tx, app)?;
-    let types = match release.slug {
-        Some(slug) => store::slugs::get(tx, slug)?.map(|slug| slug.process_types).unwrap_or_default(),
-        None => return Ok(formation),
-    };
-    Ok(formation.adapt(&types, first))
-}
-
-fn wanted(tx: &Tx<'_>, id: AppId) -> Result<Option<Wanted>, StoreError> {
-    let Some(app) = store::apps::get(tx, id)? else { return Ok(None) };
-    let pending = store::releases::oldest_pending(tx, id)?;
-    let want = Want {
-        current: current_code(tx, id)?,
-        pending: match &pending {
-            Some(release) => Some(Pending {
-                code: code_of(tx, release)?,
-                phase_passed: release.phase_passed,
-                formation: formation_with(tx, id, release)?,
-            }),
-            None => None,
-        },
-        formation: store::formations::get(tx, id)?,
-        epochs: store::epochs::get(tx, id)?,
-    };
-    Ok(Some(Wanted { app, want, pending }))
-}
-
-fn current_code(tx: &Tx<'_>, app: AppId) -> Result<Option<Code>, StoreError> {
-    match store::releases::current(tx, app)?.filter(|release| release.slug.is_some()) {
-        Some(release) => code_of(tx, &release).map(Some),
-        None => Ok(None),
-    }
-}
-
-fn code_of(tx: &Tx<'_>, release: &Release) -> Result<Code, StoreError> {
-    let slug = match release.slug {
-        Some(slug) => store::slugs::get(tx, slug)?,
-        None => None,
-    };
-    Ok(Code { version: release.version, types: slug.map(|slug| slug.process_types).unwrap_or_default() })
 }
 
 /// A sender whose lines end up in `output`; finished when the dyno has ended.
@@ -834,8 +573,4 @@ async fn until(due: Option<Timestamp>) {
         }
         None => std::future::pending().await,
     }
-}
-
-fn random_byte() -> u8 {
-    Uuid::new_v4().as_bytes()[0]
 }

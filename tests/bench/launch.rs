@@ -7,7 +7,7 @@
 //! facts ARGV…  → {"lines"}                      what a command prints inside
 //! ```
 //!
-//! Times are nanoseconds of CLOCK_MONOTONIC, which payload, script and driver share. End of input ends the instance.
+//! Times are nanoseconds of `CLOCK_MONOTONIC`, which payload, script and driver share. End of input ends the instance.
 #![forbid(unsafe_code)]
 
 use super::answer;

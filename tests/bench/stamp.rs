@@ -1,4 +1,4 @@
-//! What `scripts/bench` starts in dynos and in other sandboxes: prints when it runs (CLOCK_MONOTONIC, nanoseconds), or,
+//! What `scripts/bench` starts in dynos and in other sandboxes: prints when it runs (`CLOCK_MONOTONIC`, nanoseconds), or,
 //! with `PORT` set, accepts one connection on that port and ends soon after.
 #![forbid(unsafe_code)]
 

@@ -66,7 +66,7 @@ fn a_build_whose_server_dies_has_failed_cleanly() {
     hokku.start_server();
     let failed = || (hokku.json(&["builds", "--json", "-a", "orphan"])[0]["status"] == "failed").then_some(());
     wait_for("the build to have failed", failed);
-    let stages = || std::fs::read_dir(hokku.root().join("builds")).map(Iterator::count).unwrap_or(0);
+    let stages = || std::fs::read_dir(hokku.root().join("builds")).map_or(0, Iterator::count);
     wait_for("the stage to be removed", || (stages() == 0).then_some(()));
     std::fs::remove_file(repository.path().join("hang")).unwrap();
     repository.commit("mended");

@@ -12,7 +12,7 @@ fn an_app_sees_nothing_of_others() {
     assert_eq!(hokku.get("app-a", "/file/app/mine").body, "written", "the positive control");
     assert_eq!(hokku.get("app-b", "/file/app/mine").body, "ENOENT\n");
     for secret in
-        [format!("/file{}/db.sqlite", hokku.root().display()), "/file/etc/shadow".into(), "/file/root/.bashrc".into()]
+        [format!("/file{}/db.sqlite", hokku.root().display()), "/file/etc/shadow".into(), "/file/etc/gshadow".into()]
     {
         let answer = hokku.get("app-a", &secret);
         assert_eq!(answer.status, 500, "{secret}: {}", answer.body);

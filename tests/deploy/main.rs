@@ -2,6 +2,14 @@
 //!
 //! Every test has an instance of its own and leaves nothing behind. They need root.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a test fails by panicking and may say what it saw"
+)]
+
 mod faults;
 mod hokku;
 mod isolation;

@@ -10,6 +10,7 @@ use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -183,11 +184,11 @@ fn describe(key: &str, headers: &HeaderMap, body: &[u8]) -> String {
     let mut text = key.to_owned();
     for name in ["range", "x-hokku-attached", "upgrade"] {
         if let Some(value) = headers.get(name) {
-            text += &format!(" [{name}: {}]", value.to_str().unwrap());
+            write!(text, " [{name}: {}]", value.to_str().unwrap()).unwrap();
         }
     }
     if !body.is_empty() {
-        text += &format!(" {}", String::from_utf8_lossy(body));
+        write!(text, " {}", String::from_utf8_lossy(body)).unwrap();
     }
     text
 }

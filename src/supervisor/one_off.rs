@@ -1,0 +1,88 @@
+//! Dynos that run once: `hokku run`, attached or not, and builds.
+#![forbid(unsafe_code)]
+
+use super::launch::{self, Order};
+use super::reconcile::Reconciler;
+use super::want::current_code;
+use super::{Attach, Command, DynoView, LaunchFailure, Run, RunError, wording};
+use crate::domain::app::AppId;
+use crate::domain::dyno::{DynoId, DynoName, DynoState, Exit, Purpose};
+use crate::domain::procfile::ProcessType;
+use crate::dyno::{Io, Launch};
+use crate::wire::attach::BoxedIo;
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+impl Reconciler {
+    pub(super) async fn one_off(&mut self, run: Run) -> Result<DynoView, RunError> {
+        let app = run.app.id;
+        let current = self.parts.store.read(move |tx| current_code(tx, app)).await;
+        let code = current.map_err(|error| RunError::Store(error.to_string()))?.ok_or(RunError::NoCode)?;
+        let id = DynoId(Uuid::new_v4());
+        let order = Order {
+            id,
+            app,
+            name: self.free_name(app, &ProcessType::parse("run").expect("run is a process type")),
+            purpose: Purpose::Run,
+            version: code.version,
+            epoch: 0,
+            streak: 0,
+            size: run.size.unwrap_or_default(),
+            command: launch::expand(&run.command, &code.types),
+            env: run.env,
+        };
+        let line = format!("Starting process with command `{}` by user {}", order.command, run.actor.email);
+        self.log(app, wording::of_dyno(&order.name, line));
+        let now = Timestamp::now();
+        self.insert(id, order.labels(run.app.name.as_str(), now), DynoState::Starting { since: now });
+        match run.attach {
+            None => self.spawn_launch(order, Io::Log),
+            Some(Attach { tty }) => {
+                if let Some(dyno) = self.dynos.get_mut(&id) {
+                    (dyno.waiting, dyno.tty) = (Some(order), tty);
+                }
+                self.later(self.parts.settings.attach_timeout, Command::AttachExpired(id));
+            }
+        }
+        self.views(app).into_iter().find(|view| view.id == id).ok_or(RunError::NoCode)
+    }
+
+    pub(super) fn attach(&mut self, id: DynoId, stream: BoxedIo) -> Result<(), RunError> {
+        let dyno = self.dynos.get_mut(&id).ok_or(RunError::NotWaiting)?;
+        let order = dyno.waiting.take().ok_or(RunError::NotWaiting)?;
+        let tty = dyno.tty;
+        self.spawn_launch(order, Io::Attach { tty, stream });
+        Ok(())
+    }
+
+    pub(super) fn attach_expired(&mut self, id: DynoId) {
+        let Some(dyno) = self.dynos.get(&id).filter(|dyno| dyno.waiting.is_some()) else { return };
+        self.log(dyno.labels.app, wording::of_dyno(&dyno.labels.name, wording::R13));
+        self.dynos.remove(&id);
+    }
+
+    pub(super) fn build(&mut self, launch: Launch, reply: oneshot::Sender<Result<Exit, LaunchFailure>>) {
+        let id = launch.id;
+        self.insert(id, launch.labels.clone(), DynoState::Starting { since: Timestamp::now() });
+        if let Some(dyno) = self.dynos.get_mut(&id) {
+            dyno.done = Some(reply);
+        }
+        self.parts.engine.launch(launch);
+    }
+
+    /// `run.4821`: four digits that no dyno of the app has now.
+    pub(super) fn free_name(&self, app: AppId, kind: &ProcessType) -> DynoName {
+        loop {
+            let number = u32::from(u16::from_be_bytes([random_byte(), random_byte()])) % 9000 + 1000;
+            let name = DynoName::new(kind.clone(), number);
+            if !self.dynos.values().any(|dyno| dyno.labels.app == app && dyno.labels.name == name) {
+                return name;
+            }
+        }
+    }
+}
+
+fn random_byte() -> u8 {
+    Uuid::new_v4().as_bytes()[0]
+}
