@@ -341,9 +341,13 @@ impl Inner {
         let release = settled.unwrap_or(release);
         self.consume_source(ticket, release.status != ReleaseStatus::Failed).await;
         self.tell_settled(ticket, &release);
-        if cleaning.await.is_err() {
-            tracing::warn!("the directories of build {} were not removed", ticket.build.id);
-        }
+        // The pusher need not wait for it; the next build has directories of its own.
+        let build = ticket.build.id;
+        tokio::spawn(async move {
+            if cleaning.await.is_err() {
+                tracing::warn!("the directories of build {build} were not removed");
+            }
+        });
     }
 
     /// The same while the release command's output goes to the pusher.
