@@ -84,7 +84,7 @@ pub(super) async fn create(ctx: &Context, args: Create) -> Result<(), Failure> {
         super::buildpacks::put(&client, &app.name, &args.buildpacks).await?;
     }
     if !args.no_remote && remotes::in_work_tree() {
-        git::connect(ctx, &app.name, &args.remote)?;
+        git::connect_new(ctx, &app.name, &args.remote)?;
     }
     if args.json {
         return ctx.out.json(&value);

@@ -50,6 +50,18 @@ pub(super) async fn remote(ctx: &Context, args: Remote) -> Result<(), Failure> {
     connect(ctx, name, &args.remote)
 }
 
+/// The same for a new app, but a remote that leads elsewhere stays: the next push must not surprise anyone.
+pub(super) fn connect_new(ctx: &Context, app: &str, remote: &str) -> Result<(), Failure> {
+    match remotes::url(remote) {
+        Some(url) if url != ctx.git_url(app)? => {
+            ctx.out.say(format_args!("git remote {} leads to {} and stays so", plain(remote), plain(&url)));
+            ctx.out.say(format_args!("to change it: hokku git:remote -a {app}"));
+            Ok(())
+        }
+        _ => connect(ctx, app, remote),
+    }
+}
+
 /// Writes the remote and the credential helper.
 pub(super) fn connect(ctx: &Context, app: &str, remote: &str) -> Result<(), Failure> {
     let url = ctx.git_url(app)?;

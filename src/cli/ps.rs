@@ -155,7 +155,7 @@ fn change(text: &str) -> Result<Change, String> {
     let (front, digits) = amount.split_at(amount.len() - digits);
     let (kind, sign) = match front.split_at_checked(front.len().saturating_sub(1)) {
         Some((kind, "=")) => (kind, ""),
-        Some((kind, sign @ ("+" | "-"))) => (kind.strip_suffix('=').unwrap_or(kind), sign),
+        Some((kind, sign @ ("+" | "-"))) if !kind.ends_with('=') => (kind, sign),
         _ => return Err(wrong()),
     };
     if kind.is_empty() || digits.is_empty() {
@@ -313,8 +313,7 @@ mod tests {
         assert_eq!(read("web=2:standard-2x"), some("web", "2", Some("standard-2x")));
         assert_eq!(read("big-worker+1"), some("big-worker", "+1", None));
         assert_eq!(read("big-worker-1"), some("big-worker", "-1", None));
-        assert_eq!(read("worker=-1"), some("worker", "-1", None));
-        for bad in ["web", "web=", "=2", "web=two", "web=1:", "+1", "web 2", ""] {
+        for bad in ["web", "web=", "web=-1", "web=+1", "=2", "web=two", "web=1:", "+1", "web 2", ""] {
             assert_eq!(read(bad), None, "{bad}");
         }
     }

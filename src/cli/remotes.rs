@@ -77,10 +77,15 @@ pub(super) fn only_app(place: &Place) -> Result<String, Failure> {
     }
 }
 
+/// Where a remote leads, if there is one of that name.
+pub(super) fn url(name: &str) -> Option<String> {
+    git(["config", "--get", &format!("remote.{name}.url")]).map(|url| url.trim().to_owned())
+}
+
 /// Writes a remote, new or not. `Ok(true)` when it was there before.
-pub(super) fn set(name: &str, url: &str) -> Result<bool, Failure> {
-    let known = git(["config", "--get", &format!("remote.{name}.url")]).is_some();
-    let done = if known { git(["remote", "set-url", name, url]) } else { git(["remote", "add", name, url]) };
+pub(super) fn set(name: &str, to: &str) -> Result<bool, Failure> {
+    let known = url(name).is_some();
+    let done = if known { git(["remote", "set-url", name, to]) } else { git(["remote", "add", name, to]) };
     done.map(|_| known).ok_or_else(|| Failure::new(format!("git could not write the remote {name}")))
 }
 

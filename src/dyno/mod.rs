@@ -177,4 +177,6 @@ pub struct Found {
     /// `None`: it lives, and its events go on from here.
     pub exit: Option<Exit>,
     pub ready_port: Option<u16>,
+    /// Its port has accepted once, or it has none.
+    pub was_ready: bool,
 }

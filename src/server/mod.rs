@@ -70,7 +70,10 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     let api = bind(options.api.unwrap_or(DEFAULT_API), "--api").await?;
     let domain = options.domain.unwrap_or_else(|| "localhost".to_owned());
 
-    // What lasts.
+    // What lasts. Logs, output and caches may hold what an app would not tell everybody.
+    for private in ["logs", "output", "cache", "sources"] {
+        make_private(&instance.root.join(private))?;
+    }
     let store = Store::open(&instance.root)?;
     let hub = Hub::open(instance.root.join("logs"), HubLimits::default()).context("can't open the logs")?;
     let outputs = Outputs::open(instance.root.join("output")).context("can't open the build output")?;
@@ -80,7 +83,9 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     // What runs: router first, so that its port is known to the firewall; then the dynos there are.
     let (access, accessed) = mpsc::unbounded_channel();
     let listen = options.router.unwrap_or(DEFAULT_ROUTER);
-    let (router, router_addr) = Router::start(&instance, listen, access).await?;
+    let (router, router_addr) = Router::start(&instance, listen, access)
+        .await
+        .context("can't start the router; if its address is taken, choose another with --router")?;
     tokio::spawn(log_access(hub.clone(), accessed));
     let (events_out, events) = mpsc::unbounded_channel();
     let engine_settings = engine_settings(&config, router_addr);
@@ -209,6 +214,12 @@ fn claim(options: &ServerOptions) -> anyhow::Result<(Instance, instances::Claim)
 
 async fn bind(addr: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| format!("can't listen on {addr}; choose another address with {flag}"))
+}
+
+fn make_private(dir: &Path) -> anyhow::Result<()> {
+    let made = std::fs::create_dir_all(dir)
+        .and_then(|()| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)));
+    made.with_context(|| format!("can't make {}", dir.display()))
 }
 
 fn unix_listener(instance: &Instance) -> anyhow::Result<UnixListener> {

@@ -99,7 +99,7 @@ impl Reconciler {
     /// Takes over what a scan found, then plans every app once.
     async fn survey(&mut self, found: Vec<Found>) {
         for found in found {
-            self.adopt(found).await;
+            self.adopt(found);
         }
         let stored = self.parts.store.read(store::apps::list).await;
         let stored = stored.unwrap_or_else(|error: StoreError| {
@@ -115,17 +115,15 @@ impl Reconciler {
         self.publish();
     }
 
-    async fn adopt(&mut self, found: Found) {
-        let Found { id, labels, addr, exit, .. } = found;
+    fn adopt(&mut self, found: Found) {
+        let Found { id, labels, addr, exit, was_ready, .. } = found;
         let since = labels.launched_at;
         let purpose = labels.purpose;
         // Only a build needs the server that began it.
         if purpose == Purpose::Build {
             self.parts.engine.kill(id);
         }
-        let web = purpose == Purpose::Formation && labels.name.kind.is_web();
-        let up = exit.is_none() && (!web || accepts(addr, super::Settings::PORT).await);
-        let state = if up { DynoState::Up { since } } else { DynoState::Starting { since } };
+        let state = if was_ready { DynoState::Up { since } } else { DynoState::Starting { since } };
         self.insert(id, labels, state);
         if let Some(dyno) = self.dynos.get_mut(&id) {
             dyno.addr = addr.map(|addr| SocketAddr::new(addr.ip(), super::Settings::PORT));
@@ -198,7 +196,8 @@ impl Reconciler {
                 self.log(app, wording::of_dyno(&name, wording::R15));
                 self.log(app, wording::of_dyno(&name, "Stopping process with SIGKILL"));
             }
-            self.log(app, wording::of_dyno(&name, wording::exited(&exit)));
+            // It may have ended while no server was there.
+            self.log(app, LogFrame { at: exit.at, ..wording::of_dyno(&name, wording::exited(&exit)) });
         }
         self.step(id, DynoEvent::Exited(exit));
         if matches!(purpose, Purpose::Run | Purpose::Build) {
@@ -557,12 +556,6 @@ fn copy_to(output: OutputWriter) -> mpsc::UnboundedSender<Vec<u8>> {
         output.finish();
     });
     lines
-}
-
-async fn accepts(addr: Option<SocketAddr>, port: u16) -> bool {
-    let Some(addr) = addr else { return false };
-    let connect = tokio::net::TcpStream::connect((addr.ip(), port));
-    matches!(tokio::time::timeout(Duration::from_millis(500), connect).await, Ok(Ok(_)))
 }
 
 async fn until(due: Option<Timestamp>) {

@@ -54,7 +54,8 @@ impl Plan {
 async fn one(shared: &Arc<Shared>, id: DynoId, dir: PathBuf, labels: Labels) -> Result<Found, EngineError> {
     let plan = Plan::read(&dir);
     let addr = plan.slot.zip(plan.port).map(|(slot, port)| (shared.instance.address(slot), port).into());
-    let found = |exit| Found { id, labels: labels.clone(), addr, exit, ready_port: plan.port };
+    let was_ready = plan.port.is_none() || record::was_ready(&dir);
+    let found = |exit| Found { id, labels: labels.clone(), addr, exit, ready_port: plan.port, was_ready };
     if let Some(slot) = plan.slot
         && let Ok(control) = task::connect(&dir).await
         && let Ok(output) = output(shared, id, &labels, &dir)
