@@ -102,7 +102,8 @@ impl Hokku {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(args).env("HOKKU_ROOT", self.root()).env_remove("HOKKU_HOST").env_remove("HOKKU_API_KEY");
-        command.env("NO_COLOR", "1").stdin(Stdio::null());
+        // Not in this checkout: `create` would write a remote there.
+        command.env("NO_COLOR", "1").current_dir(self.root()).stdin(Stdio::null());
         command
     }
 
