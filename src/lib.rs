@@ -9,13 +9,15 @@ pub mod sys;
 // 1
 pub mod logs;
 pub mod slug;
-pub mod stack;
 pub mod store;
+pub mod tls;
 pub mod wire;
 // 2
 pub mod client;
+pub mod drains;
 pub mod dyno;
 pub mod router;
+pub mod stack;
 // 3
 pub mod build;
 pub mod doctor;

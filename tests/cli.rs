@@ -167,7 +167,18 @@ fn config_vars() {
         .run("hokku config:get LONG_NAME -a my-app")
         .run("hokku config:get A MISSING -a my-app")
         .run("hokku config:get QUOTE -a my-app --shell")
-        .run("hokku config:set A=1 'LONG_NAME=two words' -a my-app")
+        .run("hokku config:set A=1 'LONG_NAME=two words' -a my-app");
+    let (was, made) = (release(3, "Deploy 1a2b3c4d", "succeeded", true), release(4, "Set A", "pending", false));
+    let newest = Answer::Turns(vec![json!([was]), json!([made])]);
+    let settled = |status| vec![made.clone(), release(4, "Set A", status, true)];
+    session.api.on("GET /apps/my-app/releases", newest.clone());
+    session.api.on("GET /apps/my-app/releases/4", Answer::Turns(settled("succeeded")));
+    session.run("hokku config:unset A B -a my-app");
+    session.api.on("GET /apps/my-app/releases", newest);
+    let mut failed = settled("failed");
+    failed[1]["failure_message"] = json!("web.1 crashed 3 times while it started");
+    session.api.on("GET /apps/my-app/releases/4", Answer::Turns(failed));
+    session
         .run("hokku config:unset A B -a my-app")
         .run("hokku config:set NOVALUE -a my-app")
         .run("hokku config:set -a my-app");
@@ -212,6 +223,7 @@ fn dynos() {
         .run("hokku ps clock -a my-app")
         .run("hokku ps --json web -a my-app | grep name")
         .run("hokku ps -a empty")
+        .run("hokku ps:scale web=1 worker=1 web=2 -a my-app")
         .run("hokku ps:scale -a my-app")
         .run("hokku ps:scale -a empty")
         .run("hokku ps:scale web=2 worker-1:standard-1x -a my-app")
@@ -249,7 +261,9 @@ fn releases() {
         .json("GET /apps/my-app/releases/3", release(3, "Deploy 1a2b3c4d", "succeeded", false))
         .json("GET /apps/my-app/releases/3/config-vars", json!({ "A": "1", "LONG": "x y" }))
         .json("GET /apps/my-app/releases/6/config-vars", json!({ "A": "2" }))
-        .json("POST /apps/my-app/releases", release(7, "Rollback to v3", "pending", false));
+        .json("POST /apps/my-app/releases", release(7, "Rollback to v3", "pending", false))
+        .json("GET /apps/my-app/releases/7", release(7, "Rollback to v3", "succeeded", true))
+        .json("GET /apps/my-app/releases/8", release(8, "Rollback to v3", "succeeded", true));
     session
         .run("hokku releases -a my-app")
         .run("hokku releases -n 2 --json -a my-app | grep -c '\"version\"'")
@@ -437,6 +451,7 @@ fn logs() {
     session
         .run("hokku logs -a my-app")
         .run("hokku logs -n 5 --dyno web.1 --source app -a my-app")
+        .run("hokku logs --json -a my-app | head -2")
         .run("hokku logs -p web -a my-app | head -1")
         .run("hokku logs --tail -a my-app")
         .run("hokku logs -n 9999 -a my-app")
@@ -642,6 +657,58 @@ fn wrong_usage_is_told_with_status_2() {
         .run("hokku server --api nonsense")
         .run("hokku server --name Bad/Name")
         .run("hokku man nonsense");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
+fn domains() {
+    let mut session = session();
+    let own = json!({ "hostname": "my-app.localhost", "kind": "heroku", "cname": null });
+    let added = json!({ "hostname": "www.example.com", "kind": "custom", "cname": "my-app.localhost" });
+    session.api.json("GET /apps/my-app/domains", json!([own]));
+    session.run("hokku domains -a my-app");
+    session.api.json("POST /apps/my-app/domains", added.clone());
+    session.api.json("DELETE /apps/my-app/domains/www.example.com", added.clone());
+    session.api.json("GET /apps/my-app/domains", json!([own, added]));
+    session.run("hokku domains:add www.example.com -a my-app").run("hokku domains -a my-app");
+    session.run("hokku domains:remove www.example.com -a my-app").run("hokku domains:clear -a my-app");
+    let taken = json!({ "id": "invalid_params", "message": "www.example.com is in use by another app." });
+    session.api.error("POST /apps/my-app/domains", 422, taken);
+    session.run("hokku domains:add www.example.com -a my-app").run("hokku help domains:add");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
+fn drains() {
+    let mut session = session();
+    session.api.json("GET /apps/my-app/log-drains", json!([]));
+    session.run("hokku drains -a my-app");
+    let (url, token) = ("syslog+tls://logs.example.com:6514", "d.9173ea1f-6f14-4976-9cf0-7cd0dafdcdbc");
+    let drain = json!({ "url": url, "token": token });
+    session.api.json("POST /apps/my-app/log-drains", drain.clone());
+    session.api.json("GET /apps/my-app/log-drains", json!([drain]));
+    session.api.json("DELETE /apps/my-app/log-drains/syslog%2Btls%3A%2F%2Flogs.example.com%3A6514", drain);
+    session.run(&format!("hokku drains:add {url} -a my-app")).run("hokku drains -a my-app");
+    session.run(&format!("hokku drains:remove {url} -a my-app")).run("hokku help drains:add");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
+fn egress() {
+    let mut session = session();
+    let answer = |mode: &str, allow: &[&str]| json!({ "app": { "name": "my-app" }, "mode": mode, "allow": allow });
+    let path = "PATCH /apps/my-app/egress";
+    session.api.json("GET /apps/my-app/egress", answer("internet", &[]));
+    session.run("hokku egress -a my-app").run("hokku egress -a my-app --json");
+    session.api.json(path, answer("none", &[]));
+    session.run("hokku egress:set none -a my-app");
+    session.api.json(path, answer("allow", &["10.0.0.0/8", "tcp/443"]));
+    session.api.json("GET /apps/my-app/egress", answer("allow", &["10.0.0.0/8", "tcp/443"]));
+    session.run("hokku egress:set 10.0.0.0/8 tcp/443 -a my-app").run("hokku egress -a my-app");
+    let wrong =
+        json!({ "id": "invalid_params", "message": "10.1.2.3/8 has bits beyond its prefix; did you mean 10.0.0.0/8?" });
+    session.api.error(path, 422, wrong);
+    session.run("hokku egress:set 10.1.2.3/8 -a my-app").run("hokku egress:set").run("hokku help egress:set");
     insta::assert_snapshot!(session.transcript());
 }
 

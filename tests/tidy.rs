@@ -6,15 +6,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each top-level module with its layer; a module imports only modules of lower layers.
-const LAYERS: [(&str, u8); 20] = [
+const LAYERS: [(&str, u8); 22] = [
     ("domain", 0),
     ("sys", 0),
     ("logs", 1),
     ("slug", 1),
-    ("stack", 1),
+    ("stack", 2),
     ("store", 1),
+    ("tls", 1),
     ("wire", 1),
     ("client", 2),
+    ("drains", 2),
     ("dyno", 2),
     ("router", 2),
     ("build", 3),
@@ -155,4 +157,35 @@ fn architecture_md_shows_the_layers_as_they_are() {
             assert!(row.contains(&format!("`{module}`")), "ARCHITECTURE.md does not name {module} in layer {layer}");
         }
     }
+}
+
+/// The names in the last column of the table of attacks.
+fn tests_named_in_security_md() -> Vec<String> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/security.md")).unwrap();
+    let table = text.split("\n## Attacks\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let cells = table.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit_once("| "));
+    cells.flat_map(|(_, tests)| tests.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_test_that_security_md_names_exists() {
+    let mut tests = String::new();
+    for place in ["tests", "src"] {
+        for entry in walkdir::WalkDir::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(place)) {
+            let path = entry.unwrap().into_path();
+            if path.extension().is_some_and(|ending| ending == "rs") {
+                tests.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let named = tests_named_in_security_md();
+    assert!(named.len() > 40, "the table was not found: {named:?}");
+    let missing: Vec<&String> = named.iter().filter(|name| !is_test(&tests, name)).collect();
+    assert!(missing.is_empty(), "docs/security.md names tests that are not there: {missing:?}");
+}
+
+/// Whether a function of that name is marked as a test.
+fn is_test(source: &str, name: &str) -> bool {
+    let marks = ["#[test]\nfn ", "#[test]\n    fn ", "#[tokio::test]\nasync fn ", "#[tokio::test]\n    async fn "];
+    marks.iter().any(|mark| source.contains(&format!("{mark}{name}()")))
 }

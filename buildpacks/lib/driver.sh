@@ -4,8 +4,10 @@
 #   driver.sh PLAN
 #
 # PLAN has one fact a line, tab-separated:
-#   build DIR · cache DIR · env DIR · packs DIR · result DIR · mode auto|listed
+#   build DIR · cache DIR · env DIR · packs DIR · result DIR · mode auto|listed|detect|chosen
 #   pack LABEL KIND LOCATION REFERENCE      (KIND: ready, git, archive, inline; `-` stands for nothing)
+#
+# In the mode `detect` it ends when it knows which pack it is, in `chosen` it goes on from there.
 #
 # A `ready` pack lies in packs/<its number>; others are fetched to that place. What the server wants to know afterwards
 # is written below `result`: `pack` (number of the pack that was detected), `name` (what the last one calls the app),
@@ -50,10 +52,10 @@ hokku_clone() { # URL REFERENCE DIR
 	if git clone --quiet --depth 1 ${2:+--branch "$2"} -- "$1" "$3" 2>"$TMPDIR/clone"; then
 		return 0
 	fi
-	# A commit is not a branch: take everything, then look for it.
+	# A commit is not a branch, and plain web servers know no shallow clones: take everything, then look for it.
 	rm -rf "$3"
-	[ -n "$2" ] && git clone --quiet -- "$1" "$3" 2>"$TMPDIR/clone" &&
-		git -C "$3" checkout --quiet "$2" 2>"$TMPDIR/clone"
+	git clone --quiet -- "$1" "$3" 2>"$TMPDIR/clone" || return 1
+	[ -z "$2" ] || git -C "$3" checkout --quiet "$2" -- 2>"$TMPDIR/clone"
 }
 
 hokku_download() { # URL DIR
@@ -101,7 +103,7 @@ hokku_no_language() {
 }
 
 # Detection: the first that matches is the only one.
-if [ "$hokku_mode" = auto ]; then
+if [ "$hokku_mode" = auto ] || [ "$hokku_mode" = detect ]; then
 	hokku_step "Determining which buildpack to use for this app"
 	hokku_chosen=
 	hokku_known=()
@@ -116,6 +118,9 @@ if [ "$hokku_mode" = auto ]; then
 	[ -n "$hokku_chosen" ] || hokku_no_language "${hokku_known[@]}"
 	hokku_order=("$hokku_chosen")
 	printf '%s\n' "$hokku_chosen" >"$hokku_result/pack"
+	[ "$hokku_mode" = auto ] || exit 0
+elif [ "$hokku_mode" = chosen ]; then
+	hokku_order=("$(<"$hokku_result/pack")")
 else
 	hokku_order=("${!hokku_labels[@]}")
 	if [ "${#hokku_order[@]}" -eq 1 ]; then

@@ -38,3 +38,27 @@ measured() {
 	"$@" 2>&1 | tee "$LOG" | indent
 	return "${PIPESTATUS[0]}"
 }
+
+# offline: whether $LOG says that the network is not there, in the words of any of the tools.
+offline() {
+	grep -qiE 'name resolution|resolve host|unknown host|UnknownHostException|no such host|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ECONNRESET|ENETUNREACH|connection refused|timed out|network is unreachable|SocketError|Failed to open TCP|dns error|No route to host' "$LOG"
+}
+
+# explain_offline WHAT VARIABLE: what to do about it.
+explain_offline() {
+	warn "$1 can't be reached from this machine." \
+		"Try again later; behind a proxy set https_proxy and $2 in [build.env]."
+}
+
+# distrusted: whether $LOG says that a certificate is not trusted.
+distrusted() {
+	grep -qE 'CERTIFICATE_VERIFY_FAILED|CERT_IN_CHAIN|UNABLE_TO_VERIFY|UNABLE_TO_GET_ISSUER|PKIX path building|certificate signed by unknown|certificate verify failed|SSL certificate problem' "$LOG"
+}
+
+explain_distrust() {
+	warn "The certificate of $1 is not trusted." \
+		"Add your network's certificate authority to the machine (update-ca-certificates)."
+}
+
+# quietly COMMAND…: runs it with its output kept in $LOG only.
+quietly() { "$@" >"$LOG" 2>&1; }

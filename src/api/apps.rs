@@ -3,10 +3,11 @@
 
 use super::error::{ApiError, ApiResult};
 use super::request::{At, Base, Input, Segments, time};
-use super::{account, paging, platform};
+use super::{account, paging, platform, stacks};
 use crate::control::Control;
 use crate::control::apps::{self, AppPatch, AppView, NewApp};
 use crate::domain::actor::Actor;
+use crate::domain::stack::StackName;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -105,11 +106,11 @@ async fn destroy(State(control): State<Control>, at: At, base: Base) -> ApiResul
 }
 
 fn serialize(control: &Control, base: &Base, view: &AppView) -> Value {
-    let AppView { app, slug } = view;
+    let AppView { app, slug, repository_size } = view;
     json!({
         "acm": false,
         "archived_at": null,
-        "build_stack": platform::stack_reference(&app.stack),
+        "build_stack": stacks::reference(app.stack),
         "buildpack_provided_description": slug.as_ref().and_then(|slug| slug.buildpack_description.as_ref()),
         "create_status": "complete",
         "created_at": time(app.created_at),
@@ -124,10 +125,11 @@ fn serialize(control: &Control, base: &Base, view: &AppView) -> Value {
         "owner": { "email": app.owner.email, "id": app.owner.id },
         "region": platform::region_reference(),
         "released_at": app.released_at.map(time),
-        "repo_size": null,
+        "repo_size": repository_size,
         "slug_size": slug.as_ref().map(|slug| slug.size),
         "space": null,
-        "stack": platform::stack_reference(&app.stack),
+        // What runs; `build_stack` is what the next build makes of it.
+        "stack": stacks::reference(slug.as_ref().map_or(app.stack, |slug| StackName::of_slug(&slug.stack))),
         "team": null,
         "updated_at": time(app.updated_at),
         "web_url": control.place.web_url(app.name.as_str()),

@@ -35,7 +35,7 @@ struct Create {
     command: String,
     #[serde(default)]
     attach: bool,
-    /// Our own: which protocol the client speaks when it attaches.
+    /// Our own: which protocol the client speaks when it attaches; without it, that of Heroku's CLI.
     attach_protocol: Option<String>,
     /// Our own: whether it has a terminal.
     tty: Option<bool>,
@@ -56,14 +56,18 @@ async fn create(
         env: environment(body.env.clone())?,
         size: body.size.as_deref().map(formation::size).transpose()?,
         attach: attachment(&body)?,
-        command: body.command,
+        command: body.command.clone(),
     };
-    let attached = new.attach.is_some();
+    let attached = new.attach.map(|attach| attach.tty.is_some());
     let app = at.app.clone();
     let row = dynos::run(&control, &actor, app, new).await?;
-    let url = attached.then(|| {
-        let id = row.dyno.id;
-        base.url(&format!("/attach/{id}/{}", dynos::attach_secret(&control, id)))
+    let (id, own) = (row.dyno.id, body.attach_protocol.is_some());
+    let url = attached.map(|tty| {
+        if own {
+            base.url(&format!("/attach/{id}/{}", dynos::attach_secret(&control, id)))
+        } else {
+            format!("rendezvous://{}/{}", base.authority(), dynos::rendezvous(&control, id, tty))
+        }
     });
     Ok((StatusCode::CREATED, Json(serialize(&at.app, &row, url.as_deref()))))
 }
@@ -72,10 +76,10 @@ fn attachment(body: &Create) -> ApiResult<Option<Attach>> {
     if !body.attach {
         return Ok(None);
     }
-    if body.attach_protocol.as_deref() != Some(attach::PROTOCOL) {
+    if let Some(other) = body.attach_protocol.as_deref().filter(|protocol| *protocol != attach::PROTOCOL) {
         let protocol = attach::PROTOCOL;
         return Err(ApiError::invalid(format!(
-            "This server attaches clients that speak {protocol}: use `hokku run`, or run the command detached."
+            "This server attaches clients that speak {protocol}, or that of Heroku's CLI, and not {other:?}."
         )));
     }
     let tty = body.tty.unwrap_or(true) && body.force_no_tty != Some(true);

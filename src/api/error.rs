@@ -73,7 +73,9 @@ impl From<ControlError> for ApiError {
             }
             ControlError::NameTaken(name) => Self::invalid(format!("Name {name} is already taken")),
             // Begins with the name of a process type, which keeps its letters.
-            ControlError::Formation(error @ FormationError::Range { .. }) => Self::invalid(format!("{error}.")),
+            ControlError::Formation(error @ (FormationError::Range { .. } | FormationError::Twice(_))) => {
+                Self::invalid(format!("{error}."))
+            }
             ControlError::Invalid(message) => Self::invalid(message),
             ControlError::Conflict(message) => Self::new(StatusCode::CONFLICT, "conflict", message),
             ControlError::SourceTooLarge { .. } => Self::too_large(sentence(&error)),
@@ -82,6 +84,7 @@ impl From<ControlError> for ApiError {
             ControlError::Store(StoreError::Full { .. }) => {
                 Self::unavailable("The disk that holds the server's database is full: nothing was changed.")
             }
+            ControlError::Egress(_) => Self::unavailable(sentence(&error)),
             ControlError::Store(_)
             | ControlError::Io(_)
             | ControlError::Build(BuildError::Store(_) | BuildError::Io(_)) => Self::internal(&error),
@@ -89,6 +92,9 @@ impl From<ControlError> for ApiError {
             | ControlError::ProcessType(_)
             | ControlError::Release(_)
             | ControlError::Formation(_)
+            | ControlError::Drain(_)
+            | ControlError::Hostname(_)
+            | ControlError::Destination(_)
             | ControlError::Checksum { .. }
             | ControlError::Run(_)
             | ControlError::Build(_) => Self::invalid(sentence(&error)),

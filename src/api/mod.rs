@@ -3,7 +3,8 @@
 //! ```text
 //!  listener ─▶ Request-Id ─▶ token ─▶ handler ─▶ control ─▶ serializer
 //!                   │
-//!                   └─ /streams /sources /logs /attach: the URL itself is the secret
+//!                   ├─ /streams /sources /logs /attach: the URL itself is the secret
+//!                   └─ /buildpacks: for everybody
 //! ```
 //!
 //! One file per resource: its routes, what it accepts, how it looks. What is said when something is wrong is in
@@ -17,17 +18,23 @@ mod authorizations;
 mod buildpacks;
 mod builds;
 mod config_vars;
+mod domains;
 mod dynos;
+mod egress;
 mod error;
 mod formation;
 mod listener;
+mod log_drains;
 mod logs;
 mod paging;
 mod platform;
 mod releases;
+mod rendezvous;
 mod request;
+mod runtimes;
 mod slugs;
 mod sources;
+mod stacks;
 mod streams;
 
 pub use listener::{serve_tcp, serve_unix};
@@ -44,18 +51,25 @@ fn routes(control: Control) -> Router {
         .merge(buildpacks::routes())
         .merge(builds::routes())
         .merge(config_vars::routes())
+        .merge(domains::routes())
         .merge(dynos::routes())
+        .merge(egress::routes())
         .merge(formation::routes())
+        .merge(log_drains::routes())
         .merge(logs::routes())
         .merge(platform::routes())
         .merge(releases::routes())
+        .merge(runtimes::routes())
         .merge(slugs::routes())
         .merge(sources::routes())
+        .merge(stacks::routes())
         .route_layer(middleware::from_fn_with_state(control.clone(), request::authenticate));
     let with_secret =
         Router::new().merge(attach::routes()).merge(logs::streams()).merge(sources::uploads()).merge(streams::routes());
+    let for_everybody = buildpacks::registry();
     with_token
         .merge(with_secret)
+        .merge(for_everybody)
         .fallback(error::no_such_endpoint)
         .method_not_allowed_fallback(error::no_such_endpoint)
         .layer(middleware::from_fn(request::identify))

@@ -1,4 +1,4 @@
-//! What is the same for all apps (stacks, regions), and lists that clients ask for beside an app and that are empty or
+//! What is the same for all apps (regions), and lists that clients ask for beside an app and that are empty or
 //! have one row here.
 #![forbid(unsafe_code)]
 
@@ -6,7 +6,6 @@ use super::error::{ApiError, ApiResult};
 use super::paging;
 use super::request::{At, Segments, time};
 use crate::control::{Control, Resource};
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::get;
@@ -16,20 +15,18 @@ use uuid::Uuid;
 
 pub(super) fn routes() -> Router<Control> {
     let mut router = Router::new()
-        .route("/stacks", get(stacks))
-        .route("/stacks/{stack}", get(stack))
-        .route("/apps/{app}/available-stacks", get(available_stacks))
         .route("/regions", get(regions))
         .route("/regions/{region}", get(region))
         .route("/account/features/{feature}", get(no_feature))
         .route("/apps/{app}/features/{feature}", get(no_app_feature))
         .route("/apps/{app}/pipeline-couplings", get(no_pipeline))
-        .route("/apps/{app}/collaborators", get(collaborators))
-        .route("/apps/{app}/domains", get(domains));
+        .route("/apps/{app}/collaborators", get(collaborators));
     for path in ["/account/features", "/addons", "/addon-attachments", "/teams", "/spaces"] {
         router = router.route(path, get(empty));
     }
-    for path in ["/apps/{app}/features", "/apps/{app}/addons", "/apps/{app}/addon-attachments"] {
+    for path in
+        ["/apps/{app}/features", "/apps/{app}/addons", "/apps/{app}/addon-attachments", "/apps/{app}/sni-endpoints"]
+    {
         router = router.route(path, get(empty_of_app));
     }
     router
@@ -38,15 +35,8 @@ pub(super) fn routes() -> Router<Control> {
 /// When the constants below were made; they have to say something.
 const EPOCH: &str = "2026-11-22T00:00:00Z";
 
-/// The only stack's id.
-const STACK_ID: Uuid = Uuid::from_u128(0x686f_6b6b_752d_7374_8001_636b_0000_0001);
 const REGION_ID: Uuid = Uuid::from_u128(0x686f_6b6b_752d_7265_8001_6769_6f6e_0001);
 const GENERATION_ID: Uuid = Uuid::from_u128(0x686f_6b6b_752d_6765_8001_6e65_7200_0001);
-
-/// `{"id", "name"}` of a stack.
-pub(super) fn stack_reference(name: &str) -> Value {
-    json!({ "id": STACK_ID, "name": name })
-}
 
 pub(super) fn region_reference() -> Value {
     json!({ "id": REGION_ID, "name": "local" })
@@ -55,17 +45,6 @@ pub(super) fn region_reference() -> Value {
 /// Clients must not take an app for one of Heroku's newer generation, which has other rules.
 pub(super) fn generation_reference() -> Value {
     json!({ "id": GENERATION_ID, "name": "cedar" })
-}
-
-fn stack_row(control: &Control) -> Value {
-    json!({
-        "created_at": EPOCH,
-        "default": true,
-        "id": STACK_ID,
-        "name": control.place.stack,
-        "state": "public",
-        "updated_at": EPOCH,
-    })
 }
 
 fn region_row() -> Value {
@@ -80,18 +59,6 @@ fn region_row() -> Value {
         "provider": { "name": "hokku", "region": "local" },
         "updated_at": EPOCH,
     })
-}
-
-async fn stacks(State(control): State<Control>, headers: HeaderMap) -> ApiResult<Response> {
-    paging::page(&headers, vec![stack_row(&control)], &["name", "id"])
-}
-
-async fn available_stacks(State(control): State<Control>, _: At, headers: HeaderMap) -> ApiResult<Response> {
-    paging::page(&headers, vec![stack_row(&control)], &["name", "id"])
-}
-
-async fn stack(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
-    named(stack_row(&control), path.get("stack"), Resource::Stack)
 }
 
 async fn regions(headers: HeaderMap) -> ApiResult<Response> {
@@ -138,22 +105,4 @@ async fn collaborators(at: At, headers: HeaderMap) -> ApiResult<Response> {
         "user": { "email": app.owner.email, "federated": false, "id": app.owner.id },
     });
     paging::page(&headers, vec![owner], &["id"])
-}
-
-async fn domains(State(control): State<Control>, at: At, headers: HeaderMap) -> ApiResult<Response> {
-    let app = at.app;
-    let own = json!({
-        "acm_status": null,
-        "acm_status_reason": null,
-        "app": { "id": app.id, "name": app.name },
-        "cname": null,
-        "created_at": time(app.created_at),
-        "hostname": control.place.hostname(app.name.as_str()),
-        "id": app.id,
-        "kind": "heroku",
-        "sni_endpoint": null,
-        "status": "none",
-        "updated_at": time(app.updated_at),
-    });
-    paging::page(&headers, vec![own], &["id", "hostname"])
 }

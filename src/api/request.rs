@@ -35,8 +35,12 @@ pub(super) async fn identify(request: Request, next: Next) -> Response {
     response
 }
 
-/// Paths whose last part is a secret are logged without it.
+/// Paths whose last part is a secret, or may have one, are logged without it.
 fn redacted(path: &str) -> &str {
+    const DRAINS: &str = "/log-drains/";
+    if let Some(at) = path.find(DRAINS) {
+        return &path[..at + DRAINS.len()];
+    }
     let secret = ["/streams/", "/sources/", "/logs/", "/attach/"].into_iter().find(|prefix| path.starts_with(prefix));
     secret.unwrap_or(path)
 }
@@ -125,14 +129,38 @@ fn unreadable(error: &serde_json::Error) -> ApiError {
     }
 }
 
+/// What a request came by, put into its extensions by the listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
 /// Where the client reached us, for the URLs in our answers.
 #[derive(Clone, Debug)]
-pub(super) struct Base(String);
+pub(super) struct Base {
+    scheme: Scheme,
+    host: String,
+}
 
 impl Base {
     /// `path` begins with a slash.
     pub(super) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.0)
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        format!("{scheme}://{}{path}", self.host)
+    }
+
+    /// Host and port, for what is reached by neither of HTTP's schemes.
+    pub(super) fn authority(&self) -> String {
+        let port = self.host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        match self.scheme {
+            _ if port => self.host.clone(),
+            Scheme::Http => format!("{}:80", self.host),
+            Scheme::Https => format!("{}:443", self.host),
+        }
     }
 
     /// The path of a URL, when it is one of ours.
@@ -142,7 +170,7 @@ impl Base {
         }
         let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
         let (host, _) = rest.split_once('/')?;
-        host.eq_ignore_ascii_case(&self.0).then(|| &rest[host.len()..])
+        host.eq_ignore_ascii_case(&self.host).then(|| &rest[host.len()..])
     }
 }
 
@@ -153,7 +181,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Base {
         let plain =
             |host: &&str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
         let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).filter(plain);
-        Ok(Self(host.unwrap_or("localhost").to_owned()))
+        let scheme = parts.extensions.get().copied().unwrap_or(Scheme::Http);
+        Ok(Self { scheme, host: host.unwrap_or("localhost").to_owned() })
     }
 }
 

@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::error::ApiResult;
-use super::platform;
 use super::request::{At, time};
+use super::stacks;
 use crate::control::{Control, slugs};
 use crate::domain::slug::Slug;
+use crate::domain::stack::StackName;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -17,11 +18,11 @@ pub(super) fn routes() -> Router<Control> {
 
 async fn info(State(control): State<Control>, at: At) -> ApiResult<Json<Value>> {
     let slug = slugs::find(&control, at.app.id, at.path.get("slug")).await?;
-    Ok(Json(serialize(&slug, &at.app.stack)))
+    Ok(Json(serialize(&slug, at.app.stack)))
 }
 
 /// The archive itself can't be had by a URL, so `blob` has none.
-fn serialize(slug: &Slug, stack: &str) -> Value {
+fn serialize(slug: &Slug, stack: StackName) -> Value {
     json!({
         "blob": { "method": "get", "url": null },
         "buildpack_provided_description": slug.buildpack_description,
@@ -33,7 +34,7 @@ fn serialize(slug: &Slug, stack: &str) -> Value {
         "id": slug.id,
         "process_types": slug.process_types,
         "size": slug.size,
-        "stack": platform::stack_reference(stack),
+        "stack": stacks::reference(stack),
         "updated_at": time(slug.created_at),
     })
 }

@@ -10,10 +10,23 @@ use std::path::{Path, PathBuf};
 static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/buildpacks");
 
 /// Our own packs in Heroku's order of detection: the folder's name and what people call the language.
-pub const OWN: [(&str, &str); 2] = [("nodejs", "Node.js"), ("python", "Python")];
+pub const OWN: [(&str, &str); 9] = [
+    ("ruby", "Ruby"),
+    ("nodejs", "Node.js"),
+    ("clojure", "Clojure"),
+    ("python", "Python"),
+    ("java", "Java"),
+    ("gradle", "Gradle"),
+    ("scala", "Scala"),
+    ("php", "PHP"),
+    ("go", "Go"),
+];
+
+/// Ours that are used only when they are named.
+const BY_NAME: [&str; 1] = ["jvm"];
 
 /// What is copied into each of our packs.
-const SHARED: [&str; 2] = ["lib/output.sh", "lib/memory.sh"];
+const SHARED: [&str; 5] = ["lib/output.sh", "lib/memory.sh", "lib/runtime.sh", "lib/jvm.sh", "lib/jvm-profile.sh"];
 
 /// A buildpack as an app's owner chose it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +38,7 @@ pub struct Buildpack {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// One of [`OWN`], by folder.
+    /// One of ours, by folder.
     Own(&'static str),
     /// Cloned inside the build dyno; a branch, tag or commit.
     Git { url: String, reference: Option<String> },
@@ -48,7 +61,7 @@ pub enum BuildpackError {
 }
 
 fn names() -> String {
-    OWN.map(|(name, _)| format!("heroku/{name}")).join(", ")
+    OWN.iter().map(|(name, _)| *name).chain(BY_NAME).map(|name| format!("heroku/{name}")).collect::<Vec<_>>().join(", ")
 }
 
 const ARCHIVES: [&str; 6] = [".tgz", ".tar.gz", ".tar.xz", ".tar.zst", ".tbz", ".tar"];
@@ -110,8 +123,9 @@ fn by_name(name: &str) -> Option<Result<Source, BuildpackError>> {
     if bare == "inline" {
         return Some(Ok(Source::Inline));
     }
-    let own = OWN.iter().find(|(folder, _)| *folder == bare && owner != "heroku-community");
-    Some(own.map(|(folder, _)| Source::Own(folder)).ok_or_else(|| BuildpackError::Absent(name.to_owned())))
+    let mut ours = OWN.iter().map(|(folder, _)| *folder).chain(BY_NAME);
+    let own = ours.find(|folder| *folder == bare && owner != "heroku-community");
+    Some(own.map(Source::Own).ok_or_else(|| BuildpackError::Absent(name.to_owned())))
 }
 
 fn by_place(place: &str) -> Result<Option<Source>, BuildpackError> {
@@ -147,6 +161,7 @@ pub fn driver() -> &'static [u8] {
 pub fn write_own(folder: &str, dest: &Path) -> io::Result<()> {
     let pack = EMBEDDED.get_dir(folder).ok_or(io::ErrorKind::NotFound)?;
     write_dir(pack, folder, dest)?;
+    std::fs::create_dir_all(dest.join("lib"))?;
     for shared in SHARED {
         let file = EMBEDDED.get_file(shared).ok_or(io::ErrorKind::NotFound)?;
         std::fs::write(dest.join(shared), file.contents())?;
@@ -200,7 +215,8 @@ mod tests {
     fn what_names_no_buildpack_is_refused_with_what_there_is() {
         let error = |text: &str| Buildpack::parse(text).unwrap_err().to_string();
         assert!(error("heroku/cobol").contains("no buildpack heroku/cobol here yet"), "{}", error("heroku/cobol"));
-        assert!(error("").contains("heroku/nodejs, heroku/python"));
+        assert!(error("").contains("heroku/nodejs, heroku/clojure, heroku/python"));
+        assert_eq!(source("heroku/jvm"), Source::Own("jvm"));
         assert!(error("some where").contains("is not a buildpack"));
         assert!(error("acme/thing").contains("is not a buildpack"));
         assert!(error("file://relative").contains("is not a buildpack"));
@@ -218,7 +234,7 @@ mod tests {
     #[test]
     fn own_packs_are_written_whole() {
         let dir = tempfile::tempdir().unwrap();
-        for (folder, _) in OWN {
+        for folder in OWN.map(|(folder, _)| folder).into_iter().chain(BY_NAME) {
             let dest = dir.path().join(folder);
             write_own(folder, &dest).unwrap();
             for file in ["bin/detect", "bin/compile", "bin/release", "lib/output.sh", "lib/memory.sh"] {

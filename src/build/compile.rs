@@ -2,18 +2,20 @@
 #![forbid(unsafe_code)]
 
 use super::buildpack::{self, Buildpack, Source};
+use super::choice::Choice;
 use super::environment::{self, Settings};
 use super::stage::Stage;
 use crate::domain::build::BuildId;
 use crate::domain::config_vars::ConfigVars;
 use crate::dyno::{Body, File, Mount};
 use crate::stack::Stack;
+use crate::stack::runtimes::PLACE;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Where the driver and the config vars are inside: the dyno's own tmpfs, never a disk.
-const SECRETS: &str = "/tmp/hokku";
+/// Where the driver and the config vars are inside: in memory, never on a disk.
+const SECRETS: &str = "/dev/shm/hokku";
 /// Where [`Stage::work`] is inside.
 const WORK: &str = "/build";
 const APP: &str = "/app";
@@ -31,34 +33,18 @@ pub struct Compile<'a> {
     pub stage: &'a Stage,
     /// `build.4821`.
     pub dyno: &'a str,
+    pub phase: Phase,
 }
 
-/// Which buildpacks a build uses, decided before it starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
-    pub packs: Vec<Buildpack>,
-    /// The packs are candidates: the first that detects the app is used.
-    pub detect: bool,
-}
-
-impl Choice {
-    /// The packs that the app's owner listed; without any, those that detection tries: the app's own scripts if it has
-    /// them, else ours in Heroku's order.
-    pub fn new(listed: Vec<Buildpack>, inline: bool) -> Self {
-        if !listed.is_empty() {
-            return Self { packs: listed, detect: false };
-        }
-        let packs = if inline {
-            vec![Buildpack::inline()]
-        } else {
-            buildpack::OWN.iter().map(|(folder, _)| Buildpack::own(folder)).collect()
-        };
-        Self { packs, detect: true }
-    }
-
-    fn layout(&self) -> Layout {
-        if self.packs.iter().all(Buildpack::is_own) { Layout::Own } else { Layout::Classic }
-    }
+/// Which part of a build one dyno does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// All of it.
+    Whole,
+    /// Only which of the candidates it is.
+    Detect,
+    /// The rest, with the one that was detected.
+    Chosen,
 }
 
 /// See the module [`crate::build`].
@@ -68,9 +54,15 @@ enum Layout {
     Classic,
 }
 
+impl Layout {
+    fn of(choice: &Choice) -> Self {
+        if choice.packs.iter().all(Buildpack::is_own) { Self::Own } else { Self::Classic }
+    }
+}
+
 /// What the dyno gets.
 pub fn body(compile: &Compile<'_>, host: impl Fn(&str) -> Option<String>) -> Body {
-    let layout = compile.choice.layout();
+    let layout = Layout::of(compile.choice);
     let build_dir = match layout {
         Layout::Own => PathBuf::from(APP),
         Layout::Classic => PathBuf::from(format!("/tmp/build_{}", compile.build.0.simple())),
@@ -79,7 +71,7 @@ pub fn body(compile: &Compile<'_>, host: impl Fn(&str) -> Option<String>) -> Bod
     let plan = format!("{SECRETS}/plan");
     let mut files = vec![
         File { path: driver.clone().into(), mode: 0o500, contents: buildpack::driver().to_vec() },
-        File { path: plan.clone().into(), mode: 0o400, contents: plan_text(compile.choice, &build_dir).into_bytes() },
+        File { path: plan.clone().into(), mode: 0o400, contents: plan_text(compile, &build_dir).into_bytes() },
     ];
     files.extend(compile.config.iter().map(|(key, value)| File {
         path: Path::new(SECRETS).join("env").join(key),
@@ -87,7 +79,7 @@ pub fn body(compile: &Compile<'_>, host: impl Fn(&str) -> Option<String>) -> Bod
         contents: value.as_bytes().to_vec(),
     }));
     Body {
-        layers: vec![compile.stack.base.clone()],
+        layers: compile.stack.layers.clone(),
         binds: binds(compile, &build_dir),
         command: vec!["/bin/bash".to_owned(), driver, plan],
         env: environment(compile, layout, host).into_iter().collect(),
@@ -105,11 +97,13 @@ fn binds(compile: &Compile<'_>, build_dir: &Path) -> Vec<Mount> {
         target: bind.target.clone(),
         read_only: true,
     });
+    let store = Mount { source: compile.settings.root.join("runtimes"), target: PLACE.into(), read_only: true };
     let own = [(compile.stage.source(), build_dir.to_owned()), (compile.stage.work(), PathBuf::from(WORK))];
-    stack.chain(own.map(|(source, target)| Mount { source, target, read_only: false })).collect()
+    stack.chain([store]).chain(own.map(|(source, target)| Mount { source, target, read_only: false })).collect()
 }
 
-/// The classic API's environment, from nothing. `TMPDIR` is an addition: `/tmp` counts as the dyno's memory.
+/// The classic API's environment, from nothing. `TMPDIR` is an addition: in `/tmp` there is only
+/// as much room as a build has beside what it compiles.
 fn environment(
     compile: &Compile<'_>,
     layout: Layout,
@@ -120,20 +114,19 @@ fn environment(
         Layout::Classic => (APP, heroku_stack(&compile.stack.id)),
     };
     let build = compile.build.to_string();
-    let mut env: BTreeMap<String, String> = [
-        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+    let mut env: BTreeMap<String, String> = compile.stack.env.iter().cloned().collect();
+    let own = [
         ("HOME", home),
         ("TMPDIR", "/build/tmp"),
         ("STACK", stack),
         ("SOURCE_VERSION", compile.version.unwrap_or_default()),
         ("REQUEST_ID", &build),
         ("DYNO", compile.dyno),
-        ("LANG", "C.UTF-8"),
+        ("HOKKU_RUNTIMES", PLACE),
         ("CURL_CONNECT_TIMEOUT", "30"),
         ("CURL_TIMEOUT", "180"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into();
+    ];
+    env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
     env.extend(environment::network(compile.settings, host));
     env
 }
@@ -143,11 +136,17 @@ fn heroku_stack(id: &str) -> &'static str {
     if id.ends_with("debian-12") { "heroku-22" } else { "heroku-24" }
 }
 
-fn plan_text(choice: &Choice, build_dir: &Path) -> String {
+fn plan_text(compile: &Compile<'_>, build_dir: &Path) -> String {
+    let choice = compile.choice;
+    let mode = match compile.phase {
+        Phase::Whole if choice.detect => "auto",
+        Phase::Whole => "listed",
+        Phase::Detect => "detect",
+        Phase::Chosen => "chosen",
+    };
     let mut text = format!(
-        "build\t{}\ncache\t{WORK}/cache\nenv\t{SECRETS}/env\npacks\t{WORK}/packs\nresult\t{WORK}/result\nmode\t{}\n",
-        build_dir.display(),
-        if choice.detect { "auto" } else { "listed" }
+        "build\t{}\ncache\t{WORK}/cache\nenv\t{SECRETS}/env\npacks\t{WORK}/packs\nresult\t{WORK}/result\nmode\t{mode}\n",
+        build_dir.display()
     );
     for pack in &choice.packs {
         let (kind, place, reference) = match &pack.source {
@@ -165,30 +164,33 @@ fn plan_text(choice: &Choice, build_dir: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::stack::StackName;
     use uuid::Uuid;
 
     fn made(listed: &[&str], inline: bool) -> Body {
         let root = tempfile::tempdir().unwrap();
         let build = BuildId(Uuid::nil());
         let stage = Stage::create(root.path(), build).unwrap();
-        let stack = Stack {
-            name: "host".into(),
-            id: "host-debian-12".into(),
-            base: "/base".into(),
-            binds: vec![crate::stack::Bind { source: "/usr".into(), target: "/usr".into() }],
+        let binds = vec![crate::stack::Bind { source: "/usr".into(), target: "/usr".into() }];
+        let stack = Stack::new(StackName::Host, "host-debian-12".into(), vec!["/base".into()], binds);
+        let listed: Vec<_> = listed.iter().map(|text| Buildpack::parse(text).unwrap()).collect();
+        let choice = match (listed.is_empty(), inline) {
+            (false, _) => Choice::listed(listed),
+            (true, true) => Choice::inline(),
+            (true, false) => Choice::own(),
         };
-        let listed = listed.iter().map(|text| Buildpack::parse(text).unwrap()).collect();
         let patch = [("TOKEN".to_owned(), Some("s3cret".to_owned()))].into();
         let (config, _) = ConfigVars::default().merge(&patch).unwrap();
         let compile = Compile {
             build,
-            choice: &Choice::new(listed, inline),
+            choice: &choice,
             config: &config,
             version: Some("1a2b3c4d"),
             stack: &stack,
             settings: &Settings::new(root.path().to_owned(), "localhost".into(), 80),
             stage: &stage,
             dyno: "build.1",
+            phase: Phase::Whole,
         };
         body(&compile, |_| None)
     }
@@ -214,8 +216,10 @@ mod tests {
         assert_eq!(env(&body, "STACK"), "host-debian-12");
         assert_eq!(
             plan(&body),
-            "build\t/app\ncache\t/build/cache\nenv\t/tmp/hokku/env\npacks\t/build/packs\nresult\t/build/result\n\
-             mode\tauto\npack\theroku/nodejs\tready\t-\t-\npack\theroku/python\tready\t-\t-\n"
+            "build\t/app\ncache\t/build/cache\nenv\t/dev/shm/hokku/env\npacks\t/build/packs\nresult\t/build/result\n\
+             mode\tauto\n"
+                .to_owned()
+                + &buildpack::OWN.map(|(folder, _)| format!("pack\theroku/{folder}\tready\t-\t-\n")).concat()
         );
     }
 
@@ -235,7 +239,7 @@ mod tests {
     fn config_vars_are_files_in_memory_and_nothing_else() {
         let body = made(&[], false);
         let file = body.files.iter().find(|file| file.contents == b"s3cret").unwrap();
-        assert_eq!(file.path, Path::new("/tmp/hokku/env/TOKEN"));
+        assert_eq!(file.path, Path::new("/dev/shm/hokku/env/TOKEN"));
         assert!(!format!("{:?} {:?}", body.env, body.command).contains("s3cret"));
         assert!(body.binds.iter().all(|bind| !file.path.starts_with(&bind.target)));
     }

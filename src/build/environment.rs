@@ -57,11 +57,13 @@ pub struct Settings {
     /// Builds at the same time on this box.
     pub at_once: usize,
     pub memory_mb: u64,
-    /// The writable layer and `/tmp`; what is compiled lies on the disk and is bounded by `reserve_mb`.
+    /// The writable layer, `/tmp` with it; what is compiled lies beside it and is bounded by `reserve_mb`.
     pub scratch_mb: u64,
     pub processes: u64,
     /// The largest slug, compressed.
     pub slug_mb: u64,
+    /// The largest cache that an app may keep from one build to the next.
+    pub cache_mb: u64,
     /// A build ends rather than leave less room than this on the disk.
     pub reserve_mb: u64,
 }
@@ -80,6 +82,7 @@ impl Settings {
             scratch_mb: 512,
             processes: 4096,
             slug_mb: 1024,
+            cache_mb: 2048,
             reserve_mb: 256,
         }
     }

@@ -18,13 +18,19 @@
 #![forbid(unsafe_code)]
 
 pub mod buildpack;
+pub mod choice;
 pub mod compile;
 pub mod environment;
+pub mod languages;
+pub mod manifest;
 pub mod outcome;
+mod reading;
 pub mod room;
 pub mod stage;
 
 pub use buildpack::{Buildpack, BuildpackError};
+pub use choice::{Choice, ChoiceError};
 pub use environment::Settings;
+pub use manifest::{Manifest, ManifestError};
 pub use outcome::{Outcome, OutcomeError};
 pub use stage::Stage;

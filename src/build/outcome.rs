@@ -1,19 +1,14 @@
 //! What a build that ended well has made: read from directories that strangers' code wrote into.
 #![forbid(unsafe_code)]
 
-use super::compile::Choice;
+use super::choice::Choice;
 use super::stage::Stage;
 use crate::domain::log::clean;
 use crate::domain::procfile::{ProcessType, ProcessTypes, Procfile, ProcfileError};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::Path;
-
-/// Nobody writes a Procfile or a `bin/release` longer than this.
-const TEXT_LIMIT: u64 = 256 * 1024;
+use std::io;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OutcomeError {
@@ -37,30 +32,39 @@ pub struct Outcome {
     /// The one that detection chose; `None` when they were listed.
     pub detected: Option<usize>,
     pub types: ProcessTypes,
+    /// Config vars for those that have no value yet, at an app's first deploy (Heroku's rule for this old part of the
+    /// classic API).
+    pub config_vars: BTreeMap<String, String>,
+    /// Add-on plans that the buildpack would like the app to have, likewise.
+    pub addons: Vec<String>,
     /// What the pusher is told about the process types, line by line.
     pub report: Vec<String>,
 }
 
+/// Anything may be missing or null; values that YAML takes for numbers or truths are meant as texts.
 #[derive(Default, Deserialize)]
 struct ReleaseFile {
-    default_process_types: Option<BTreeMap<String, String>>,
+    default_process_types: Option<BTreeMap<String, Value>>,
+    config_vars: Option<BTreeMap<String, Value>>,
+    addons: Option<Vec<String>>,
+}
+
+/// What `bin/release` said.
+#[derive(Default)]
+struct Defaults {
+    types: ProcessTypes,
+    config_vars: BTreeMap<String, String>,
+    addons: Vec<String>,
 }
 
 /// # Errors
 /// When the Procfile or the buildpack's answer is not usable, in words for the pusher.
 pub fn read(stage: &Stage, choice: &Choice) -> Result<Outcome, OutcomeError> {
-    let result = |name: &str| text_below(&stage.work(), &format!("result/{name}"), ResolveFlags::NO_SYMLINKS);
+    let result = |name: &str| stage.read_result(name);
     let name = result("name")?.ok_or(OutcomeError::Silent)?;
-    let detected = if choice.detect {
-        Some(result("pack")?.and_then(|text| text.trim().parse().ok()).ok_or(OutcomeError::Silent)?)
-    } else {
-        None
-    };
-    if detected.is_some_and(|index: usize| index >= choice.packs.len()) {
-        return Err(OutcomeError::Silent);
-    }
-    let defaults = default_types(&result("release.yml")?.unwrap_or_default())?;
-    let procfile = match text_below(&stage.source(), "Procfile", ResolveFlags::NO_MAGICLINKS) {
+    let detected = if choice.detect { Some(detected(stage, choice)?) } else { None };
+    let defaults = defaults(&result("release.yml")?.unwrap_or_default())?;
+    let procfile = match stage.read_source("Procfile") {
         Ok(text) => text.map(|text| Procfile::parse(&text)).transpose()?,
         Err(_) => return Err(OutcomeError::ProcfileUnreadable),
     };
@@ -68,7 +72,17 @@ pub fn read(stage: &Stage, choice: &Choice) -> Result<Outcome, OutcomeError> {
     Ok(compose(name, detected, procfile, defaults))
 }
 
-fn compose(name: String, detected: Option<usize>, procfile: Option<Procfile>, defaults: ProcessTypes) -> Outcome {
+/// Which of the candidates matched the app.
+///
+/// # Errors
+/// When the driver has not said it.
+pub fn detected(stage: &Stage, choice: &Choice) -> Result<usize, OutcomeError> {
+    let text = stage.read_result("pack")?;
+    let index = text.and_then(|text| text.trim().parse().ok()).ok_or(OutcomeError::Silent)?;
+    if index < choice.packs.len() { Ok(index) } else { Err(OutcomeError::Silent) }
+}
+
+fn compose(name: String, detected: Option<usize>, procfile: Option<Procfile>, defaults: Defaults) -> Outcome {
     let list =
         |types: &mut dyn Iterator<Item = &ProcessType>| types.map(ProcessType::as_str).collect::<Vec<_>>().join(", ");
     let procfile = procfile.unwrap_or_default();
@@ -77,49 +91,49 @@ fn compose(name: String, detected: Option<usize>, procfile: Option<Procfile>, de
     let declared = list(&mut procfile.types.keys());
     let declared = if declared.is_empty() { "(none)" } else { &declared };
     report.push(format!("       Procfile declares types -> {declared}"));
-    let added = list(&mut defaults.keys().filter(|kind| !procfile.types.contains_key(kind)));
+    let added = list(&mut defaults.types.keys().filter(|kind| !procfile.types.contains_key(kind)));
     if !added.is_empty() {
         report.push(format!("       Default types for {name} -> {added}"));
     }
-    let mut types = defaults;
+    let mut types = defaults.types;
     types.extend(procfile.types);
-    Outcome { name, detected, types, report }
+    Outcome { name, detected, types, config_vars: defaults.config_vars, addons: defaults.addons, report }
 }
 
-fn default_types(yaml: &str) -> Result<ProcessTypes, OutcomeError> {
+fn defaults(yaml: &str) -> Result<Defaults, OutcomeError> {
     let wrong = |what: &dyn std::fmt::Display| OutcomeError::Release(clean(what.to_string().as_bytes()));
     if yaml.trim().trim_start_matches('-').trim().is_empty() {
-        return Ok(ProcessTypes::new());
+        return Ok(Defaults::default());
     }
     let release: Option<ReleaseFile> = serde_saphyr::from_str(yaml).map_err(|error| wrong(&error))?;
-    let types = release.unwrap_or_default().default_process_types.unwrap_or_default();
-    types
+    let release = release.unwrap_or_default();
+    let types = release
+        .default_process_types
+        .unwrap_or_default()
         .into_iter()
-        .map(|(kind, command)| Ok((ProcessType::parse(&kind).map_err(|error| wrong(&error))?, command)))
-        .collect()
+        .filter_map(worded)
+        .map(|(kind, command)| Ok((ProcessType::parse(&kind).map_err(|error| wrong(&error))?, command)));
+    Ok(Defaults {
+        types: types.collect::<Result<_, OutcomeError>>()?,
+        config_vars: release.config_vars.unwrap_or_default().into_iter().filter_map(worded).collect(),
+        addons: release.addons.unwrap_or_default(),
+    })
 }
 
-/// A small text file below `dir`, or `None` when there is none. No way leads out of `dir`, and no device, pipe or
-/// endless file is read.
-fn text_below(dir: &Path, name: &str, resolve: ResolveFlags) -> io::Result<Option<String>> {
-    let dir = openat(CWD, dir, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat2(&dir, name, flags, Mode::empty(), ResolveFlags::BENEATH | resolve) {
-        Err(rustix::io::Errno::NOENT) => return Ok(None),
-        other => other?,
-    };
-    if rustix::fs::FileType::from_raw_mode(fstat(&file)?.st_mode) != rustix::fs::FileType::RegularFile {
-        return Err(io::ErrorKind::InvalidData.into());
+/// Without those that have no value.
+fn worded((key, value): (String, Value)) -> Option<(String, String)> {
+    match value {
+        Value::String(text) => Some((key, text)),
+        Value::Number(_) | Value::Bool(_) => Some((key, value.to_string())),
+        _ => None,
     }
-    let mut text = String::new();
-    let read = File::from(file).take(TEXT_LIMIT + 1).read_to_string(&mut text)?;
-    if read as u64 > TEXT_LIMIT { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(Some(text)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::build::Buildpack;
+    use crate::build::reading::TEXT_LIMIT;
     use crate::domain::build::BuildId;
     use std::fs;
     use std::os::unix::fs::symlink;
@@ -144,7 +158,7 @@ mod tests {
     }
 
     fn listed() -> Choice {
-        Choice::new(vec![Buildpack::own("nodejs")], false)
+        Choice::listed(vec![Buildpack::own("nodejs")])
     }
 
     const NAME: (&str, &str) = ("result/name", "Node.js\n");
@@ -170,6 +184,18 @@ mod tests {
     }
 
     #[test]
+    fn config_vars_of_the_old_api_are_taken_as_texts() {
+        let yaml = "addons:\n- heroku-postgresql\nconfig_vars:\n  PORTS: 3\n  ON: true\n  NAME: x y\n  NONE:\n\
+                    default_process_types:\n  web: 5\n  worker:\n";
+        let made = made(&[NAME, ("result/release.yml", yaml)]);
+        let outcome = read(&made.stage, &listed()).unwrap();
+        let pairs: Vec<_> = outcome.config_vars.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(pairs, ["NAME=x y", "ON=true", "PORTS=3"]);
+        assert_eq!(outcome.addons, ["heroku-postgresql"]);
+        assert_eq!(outcome.types.into_values().collect::<Vec<_>>(), ["5"]);
+    }
+
+    #[test]
     fn nothing_declared_is_said() {
         for yaml in ["", "---\n", "--- {}\n", "---\naddons: []\nconfig_vars:\ndefault_process_types:\n"] {
             let made = made(&[NAME, ("result/release.yml", yaml)]);
@@ -181,10 +207,10 @@ mod tests {
 
     #[test]
     fn the_detected_pack_is_one_of_the_candidates() {
-        let candidates = Choice::new(vec![], false);
+        let candidates = Choice::own();
         let read = |pack: &str| read(&made(&[NAME, ("result/pack", pack)]).stage, &candidates);
         assert_eq!(read("1\n").unwrap().detected, Some(1));
-        assert!(matches!(read("2\n"), Err(OutcomeError::Silent)));
+        assert!(matches!(read(&candidates.packs.len().to_string()), Err(OutcomeError::Silent)));
         assert!(matches!(read("x"), Err(OutcomeError::Silent)));
     }
 

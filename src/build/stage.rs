@@ -13,9 +13,10 @@
 #![forbid(unsafe_code)]
 
 use super::buildpack::{self, Buildpack, Source};
+use super::reading::text_below;
 use crate::domain::app::AppId;
 use crate::domain::build::BuildId;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, ResolveFlags, renameat_with};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, lchown};
@@ -98,6 +99,12 @@ impl Stage {
         copy(&kept, &self.cache())
     }
 
+    /// Bytes of the files in the stage's cache.
+    pub fn cache_size(&self) -> u64 {
+        let files = walkdir::WalkDir::new(self.cache()).into_iter().filter_map(Result::ok);
+        files.filter_map(|entry| entry.metadata().ok()).filter(fs::Metadata::is_file).map(|found| found.len()).sum()
+    }
+
     /// Makes the stage's cache the app's, in one step.
     ///
     /// # Errors
@@ -144,6 +151,22 @@ impl Stage {
         let real = |path: &Path| fs::symlink_metadata(path);
         real(&bin).is_ok_and(|found| found.is_dir())
             && ["detect", "compile"].iter().all(|name| real(&bin.join(name)).is_ok_and(|found| found.is_file()))
+    }
+
+    /// A text file of the source, which may be a link within it.
+    ///
+    /// # Errors
+    /// When it is no file, longer than 256 KB, not UTF-8, or a link that leads out of the source.
+    pub fn read_source(&self, name: &str) -> io::Result<Option<String>> {
+        text_below(&self.source(), name, ResolveFlags::NO_MAGICLINKS)
+    }
+
+    /// A text file that the driver left.
+    ///
+    /// # Errors
+    /// When it is no file, longer than 256 KB, or not UTF-8.
+    pub(super) fn read_result(&self, name: &str) -> io::Result<Option<String>> {
+        text_below(&self.work(), &format!("result/{name}"), ResolveFlags::NO_SYMLINKS)
     }
 
     /// # Errors

@@ -172,6 +172,7 @@ pub(super) async fn info(ctx: &Context, args: Info) -> Result<(), Failure> {
         return rows.iter().try_for_each(|(key, value)| ctx.out.line(format_args!("{key}={}", plain(value))));
     }
     ctx.out.heading(plain(&app.name))?;
+    let size = |bytes: Option<u64>| bytes.map_or_else(|| "none yet".to_owned(), size);
     ctx.out.pairs([
         ("Dynos", count_dynos(&dynos)),
         ("Git URL", plain(&git_url)),
@@ -196,8 +197,7 @@ fn count_dynos(dynos: &[Value]) -> String {
 }
 
 /// Bytes as people read them.
-pub(super) fn size(bytes: Option<u64>) -> String {
-    let bytes = bytes.unwrap_or(0);
+pub(super) fn size(bytes: u64) -> String {
     let tenths = |unit: u64| (bytes.saturating_mul(10) + unit / 2) / unit;
     let show = |tenths: u64, unit: &str| format!("{}.{} {unit}", tenths / 10, tenths % 10);
     match bytes {
@@ -310,7 +310,7 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, 
 mod tests {
     #[test]
     fn sizes_are_rounded_as_people_read_them() {
-        let shown: Vec<_> = [0, 999, 1_000, 21_349_000, 3_000_000_000].map(|n| super::size(Some(n))).into();
+        let shown: Vec<_> = [0, 999, 1_000, 21_349_000, 3_000_000_000].map(super::size).into();
         assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "21.3 MB", "3.0 GB"]);
     }
 }

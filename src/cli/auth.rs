@@ -123,13 +123,14 @@ pub(super) async fn env(ctx: &Context, args: Env) -> Result<(), Failure> {
 
 /// What Heroku's CLI needs to know, and what keeps it from talking to Heroku.
 fn variables(base: &str, token: &str, place: &Place) -> Vec<(&'static str, String)> {
-    let authority = base.strip_prefix("http://").unwrap_or(base);
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let git = base.strip_prefix("http://").unwrap_or(base);
+    let host = git.rsplit_once(':').map_or(git, |(host, _)| host);
     let mut variables = vec![
         ("HEROKU_HOST", base.to_owned()),
         ("HEROKU_API_KEY", token.to_owned()),
         ("HEROKU_PARTICLEBOARD_URL", base.to_owned()),
         ("HEROKU_DATA_HOST", host.to_owned()),
+        ("HEROKU_BUILDPACK_REGISTRY_URL", base.to_owned()),
         ("DISABLE_TELEMETRY", "true".to_owned()),
         ("HEROKU_NOTIFICATIONS", "0".to_owned()),
         ("HEROKU_SKIP_NEW_VERSION_CHECK", "true".to_owned()),
@@ -138,7 +139,12 @@ fn variables(base: &str, token: &str, place: &Place) -> Vec<(&'static str, Strin
     if let Place::Root { root, .. } = place {
         let authority = root.join("ca.pem");
         if authority.exists() {
-            variables.push(("NODE_EXTRA_CA_CERTS", authority.display().to_string()));
+            let file = authority.display().to_string();
+            variables.push(("NODE_EXTRA_CA_CERTS", file.clone()));
+            // For this server only: other ones that git talks to are vouched for by others.
+            variables.push(("GIT_CONFIG_COUNT", "1".to_owned()));
+            variables.push(("GIT_CONFIG_KEY_0", format!("http.https://{git}/.sslCAInfo")));
+            variables.push(("GIT_CONFIG_VALUE_0", file));
         }
     }
     variables

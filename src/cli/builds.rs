@@ -50,7 +50,7 @@ pub(super) async fn deploy(ctx: &Context, args: Deploy) -> Result<(), Failure> {
     client.get::<Value>(&Context::path(&app, "")).await?;
     let progress = ctx.out.start("Uploading source");
     let (url, sent) = upload(&client, source).await?;
-    progress.done(format_args!("done, {}", size(Some(sent.bytes))));
+    progress.done(format_args!("done, {}", size(sent.bytes)));
     let request = BuildRequest {
         url,
         version: args.version,
@@ -200,8 +200,14 @@ pub(super) async fn list(ctx: &Context, args: List) -> Result<(), Failure> {
 
 async fn newest_first(client: &Client, app: &str) -> Result<Vec<Value>, Failure> {
     let mut rows = client.list(&Context::path(app, "/builds")).await?;
-    rows.sort_by(|a, b| b["created_at"].as_str().cmp(&a["created_at"].as_str()));
+    // Times are in whole seconds; ids rise with them.
+    let when = |row: &Value| (text_of(row, "created_at"), text_of(row, "id"));
+    rows.sort_by_key(|row| std::cmp::Reverse(when(row)));
     Ok(rows)
+}
+
+fn text_of(row: &Value, field: &str) -> String {
+    row[field].as_str().unwrap_or_default().to_owned()
 }
 
 /// One build.

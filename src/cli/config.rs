@@ -4,6 +4,7 @@
 use super::context::{AppArgs, Context};
 use super::errors::{Failure, status};
 use super::output::plain;
+use super::releases;
 use crate::client::Client;
 use clap::Args;
 use serde_json::{Map, Value};
@@ -149,10 +150,14 @@ async fn change(
     patch: Map<String, Value>,
 ) -> Result<Map<String, Value>, Failure> {
     let keys = keys.iter().map(|key| plain(key)).collect::<Vec<_>>().join(", ");
+    let before = releases::newest(client, app).await?.map(|release| release.version);
     let progress = ctx.out.start(format_args!("{verb} {keys} and restarting {}", ctx.out.app(app)));
     let vars = client.patch(&Context::path(app, "/config-vars"), &Value::Object(patch)).await?;
-    match super::releases::newest(client, app).await? {
-        Some(version) => progress.done(format_args!("done, v{version}")),
+    match releases::newest(client, app).await? {
+        Some(release) if Some(release.version) == before => {
+            progress.done(format_args!("nothing to change, v{} has it so", release.version));
+        }
+        Some(release) => releases::settle(client, app, progress, release).await?,
         None => progress.done("done"),
     }
     Ok(vars)

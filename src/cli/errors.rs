@@ -117,6 +117,9 @@ fn refused(refusal: &Refusal) -> Failure {
         None => failure,
     };
     match (refusal.status, refusal.resource.as_deref()) {
+        // Every error of the API has an id.
+        _ if refusal.id.is_empty() => failure
+            .hint("that address does not answer like a hokku API; is it the router's port? hokku env tells the API's"),
         (StatusCode::UNAUTHORIZED, _) => Failure { status: status::NOT_LOGGED_IN, ..failure }
             .hint("the server does not know the token in HOKKU_API_KEY; get one there with: sudo hokku auth:token"),
         (StatusCode::NOT_FOUND, Some("app")) => failure.hint("list the apps with: hokku apps"),

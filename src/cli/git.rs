@@ -131,7 +131,8 @@ pub(super) async fn credentials(ctx: &Context, args: Credentials) -> Result<(), 
     let read = std::io::stdin().lock().take(MAX_REQUEST).read_to_string(&mut request);
     read.map_err(|error| Failure::local("git's question can't be read", &error))?;
     let value = |key: &str| request.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    let ours = value("protocol") == Some("http") && value("host").is_some_and(|host| is_ours(ctx, host));
+    let ours =
+        matches!(value("protocol"), Some("http" | "https")) && value("host").is_some_and(|host| is_ours(ctx, host));
     if !ours {
         return Ok(());
     }

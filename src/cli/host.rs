@@ -10,7 +10,7 @@ use crate::domain::instance::InstanceName;
 use clap::Args;
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Start a server
 ///
@@ -64,7 +64,7 @@ pub fn root(server: &ServerArgs) -> PathBuf {
 
 /// Check whether this box has what hokku needs
 ///
-/// Ends with status 1 when something is missing.
+/// As root, it launches a dyno for a trial too. Ends with status 1 when something is missing.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   # hokku doctor
@@ -77,7 +77,7 @@ pub(super) struct Doctor {
 
 pub(super) fn doctor(ctx: &Context, args: &Doctor) -> Result<u8, Failure> {
     let root = root(ctx.server_args());
-    let checks = doctor::examine(root.exists().then_some(root.as_path()));
+    let checks = doctor::examine(root.exists().then_some(root.as_path()), Path::new("/proc/self/exe"));
     let missing = checks.iter().any(|check| check.status == Status::Missing);
     if args.json {
         let row = |check: &Check| {

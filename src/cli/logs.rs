@@ -38,6 +38,9 @@ pub(super) struct Logs {
     /// Colour the lines even when stdout is no terminal
     #[arg(long)]
     force_colors: bool,
+    /// Print each line as a JSON object
+    #[arg(long, conflicts_with = "force_colors")]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,7 +63,7 @@ pub(super) async fn logs(ctx: &Context, args: Logs) -> Result<(), Failure> {
         None => {}
     }
     let paint = if args.force_colors { Paint::new(true) } else { ctx.out.paint() };
-    show(ctx, &client, &app, &body, paint).await?;
+    show(ctx, &client, &app, &body, if args.json { Form::Json } else { Form::Text(paint) }).await?;
     if args.tail {
         return Err(Failure::new("the server ended the log stream").hint("run the command again to go on"));
     }
@@ -73,7 +76,7 @@ pub(super) async fn show(
     client: &Client,
     app: &str,
     session: &Value,
-    paint: Paint,
+    form: Form,
 ) -> Result<(), Failure> {
     #[derive(Deserialize)]
     struct Session {
@@ -81,44 +84,58 @@ pub(super) async fn show(
     }
     let Session { logplex_url } = client.post(&Context::path(app, "/log-sessions"), session).await?;
     let mut stream = client.download(&logplex_url).await?;
-    let mut painter = Painter::new(paint);
+    let mut lines = Lines::new(form);
     while let Some(bytes) = stream.next().await? {
-        ctx.out.bytes(&painter.take(&bytes))?;
+        ctx.out.bytes(&lines.take(&bytes))?;
     }
-    ctx.out.bytes(&painter.rest())
+    ctx.out.bytes(&lines.rest())
 }
 
 const COLOURS: [Colour; 5] = [Colour::Cyan, Colour::Yellow, Colour::Green, Colour::Magenta, Colour::Blue];
 
-/// Gives each process the next colour; lines may come in pieces.
-struct Painter {
-    paint: Paint,
+/// How lines are printed.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    Text(Paint),
+    Json,
+}
+
+/// Lines as they are to be printed, each process in the next colour; they may come in pieces.
+struct Lines {
+    form: Form,
     seen: Vec<String>,
     partial: Vec<u8>,
 }
 
-impl Painter {
-    fn new(paint: Paint) -> Self {
-        Self { paint, seen: Vec::new(), partial: Vec::new() }
+impl Lines {
+    fn new(form: Form) -> Self {
+        Self { form, seen: Vec::new(), partial: Vec::new() }
     }
 
     fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
-        if !self.paint.is_on() {
+        if matches!(self.form, Form::Text(paint) if !paint.is_on()) {
             return bytes.to_vec();
         }
         self.partial.extend_from_slice(bytes);
         let Some(end) = self.partial.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
         let lines: Vec<u8> = self.partial.drain(..=end).collect();
-        lines.split_inclusive(|byte| *byte == b'\n').flat_map(|line| self.colour(line)).collect()
+        lines.split_inclusive(|byte| *byte == b'\n').flat_map(|line| self.line(line)).collect()
     }
 
     /// A last line without an end.
     fn rest(&mut self) -> Vec<u8> {
         let partial = std::mem::take(&mut self.partial);
-        if partial.is_empty() { partial } else { self.colour(&partial) }
+        if partial.is_empty() { partial } else { self.line(&partial) }
     }
 
-    fn colour(&mut self, line: &[u8]) -> Vec<u8> {
+    fn line(&mut self, line: &[u8]) -> Vec<u8> {
+        match self.form {
+            Form::Text(paint) => self.colour(paint, line),
+            Form::Json => object(line),
+        }
+    }
+
+    fn colour(&mut self, paint: Paint, line: &[u8]) -> Vec<u8> {
         let text = String::from_utf8_lossy(line);
         let Some((head, process, rest)) = split_head(&text) else { return line.to_vec() };
         let kind = process.split('.').next().unwrap_or(process);
@@ -128,12 +145,27 @@ impl Painter {
             self.seen.len() - 1
         });
         let rest = if process == "router" && rest.contains("at=error") {
-            rest.replacen("at=error", &self.paint.with(Colour::Red, "at=error"), 1)
+            rest.replacen("at=error", &paint.with(Colour::Red, "at=error"), 1)
         } else {
             rest.to_owned()
         };
-        format!("{}{rest}", self.paint.with(COLOURS[index % COLOURS.len()], head)).into_bytes()
+        format!("{}{rest}", paint.with(COLOURS[index % COLOURS.len()], head)).into_bytes()
     }
+}
+
+/// A line without a head, which the server writes where lines are missing, is a message only.
+fn object(line: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_end_matches('\n');
+    let object = match split_head(text) {
+        Some((head, process, rest)) => {
+            let (time, source) = head[..head.find('[').unwrap_or(0)].split_once(' ').unwrap_or_default();
+            let message = rest.strip_prefix(' ').unwrap_or(rest);
+            json!({ "time": time, "source": source, "dyno": process, "message": message })
+        }
+        None => json!({ "time": null, "source": null, "dyno": null, "message": text }),
+    };
+    format!("{object}\n").into_bytes()
 }
 
 /// `2026-…Z app[web.1]:`, `web.1`, and the rest.
@@ -149,7 +181,7 @@ mod tests {
     use super::*;
 
     fn painted(on: bool, pieces: &[&str]) -> String {
-        let mut painter = Painter::new(Paint::new(on));
+        let mut painter = Lines::new(Form::Text(Paint::new(on)));
         let mut bytes: Vec<u8> = pieces.iter().flat_map(|piece| painter.take(piece.as_bytes())).collect();
         bytes.extend(painter.rest());
         String::from_utf8(bytes).unwrap()
@@ -162,6 +194,22 @@ mod tests {
             text,
             "\x1b[36mt app[web.1]:\x1b[0m one\n\x1b[33mt heroku[router]:\x1b[0m \x1b[31mat=error\x1b[0m code=H10\n\
              \x1b[36mt app[web.2]:\x1b[0m two"
+        );
+    }
+
+    #[test]
+    fn each_line_is_an_object() {
+        let mut lines = Lines::new(Form::Json);
+        let mut bytes = lines.take(b"2026-11-22T17:02:45Z app[web.1]: say [\"x\"]: y\n--- 3 li");
+        bytes.extend(lines.take(b"nes are missing ---\n"));
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            concat!(
+                r#"{"time":"2026-11-22T17:02:45Z","source":"app","dyno":"web.1","message":"say [\"x\"]: y"}"#,
+                "\n",
+                r#"{"time":null,"source":null,"dyno":null,"message":"--- 3 lines are missing ---"}"#,
+                "\n"
+            )
         );
     }
 

@@ -13,6 +13,9 @@ mod buildpacks;
 mod builds;
 mod config;
 mod context;
+mod domains;
+mod drains;
+mod egress;
 mod errors;
 mod git;
 mod host;
@@ -23,7 +26,9 @@ mod ps;
 mod releases;
 mod remotes;
 mod run;
+mod runtime;
 mod shell;
+mod stack;
 mod terminal;
 mod when;
 
@@ -116,6 +121,43 @@ enum Command {
     BuildpacksRemove(buildpacks::Remove),
     #[command(name = "buildpacks:clear")]
     BuildpacksClear(buildpacks::Clear),
+
+    Stack(stack::List),
+    #[command(name = "stack:set")]
+    StackSet(stack::Set),
+    #[command(name = "stack:build")]
+    StackBuild(stack::Build),
+    #[command(name = "stack:update")]
+    StackUpdate(stack::Update),
+    #[command(name = "stack:export")]
+    StackExport(stack::Export),
+    #[command(name = "stack:import")]
+    StackImport(stack::Import),
+
+    #[command(name = "runtime:list", visible_alias = "runtime")]
+    RuntimeList(runtime::List),
+    #[command(name = "runtime:import")]
+    RuntimeImport(runtime::Import),
+    #[command(name = "runtime:remove")]
+    RuntimeRemove(runtime::Remove),
+
+    Domains(domains::List),
+    #[command(name = "domains:add")]
+    DomainsAdd(domains::Add),
+    #[command(name = "domains:remove")]
+    DomainsRemove(domains::Remove),
+    #[command(name = "domains:clear")]
+    DomainsClear(domains::Clear),
+
+    Drains(drains::List),
+    #[command(name = "drains:add")]
+    DrainsAdd(drains::Add),
+    #[command(name = "drains:remove")]
+    DrainsRemove(drains::Remove),
+
+    Egress(egress::Show),
+    #[command(name = "egress:set")]
+    EgressSet(egress::Set),
 
     Maintenance(maintenance::Show),
     #[command(name = "maintenance:on")]
@@ -278,6 +320,24 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::BuildpacksAdd(args) => buildpacks::add(ctx, args).await,
         Command::BuildpacksRemove(args) => buildpacks::remove(ctx, args).await,
         Command::BuildpacksClear(args) => buildpacks::clear(ctx, args).await,
+        Command::Stack(args) => stack::list(ctx, args).await,
+        Command::StackSet(args) => stack::set(ctx, args).await,
+        Command::StackBuild(args) => stack::build(ctx, args).await,
+        Command::StackUpdate(args) => stack::update(ctx, args).await,
+        Command::StackExport(args) => stack::export(ctx, args).await,
+        Command::StackImport(args) => stack::import(ctx, args).await,
+        Command::RuntimeList(args) => runtime::list(ctx, args).await,
+        Command::RuntimeImport(args) => runtime::import(ctx, args).await,
+        Command::RuntimeRemove(args) => runtime::remove(ctx, args).await,
+        Command::Domains(args) => domains::list(ctx, args).await,
+        Command::DomainsAdd(args) => domains::add(ctx, args).await,
+        Command::DomainsRemove(args) => domains::remove(ctx, args).await,
+        Command::DomainsClear(args) => domains::clear(ctx, args).await,
+        Command::Drains(args) => drains::list(ctx, args).await,
+        Command::DrainsAdd(args) => drains::add(ctx, args).await,
+        Command::DrainsRemove(args) => drains::remove(ctx, args).await,
+        Command::Egress(args) => egress::show(ctx, args).await,
+        Command::EgressSet(args) => egress::set(ctx, args).await,
         Command::Maintenance(args) => maintenance::show(ctx, args).await,
         Command::MaintenanceOn(args) => maintenance::on(ctx, args).await,
         Command::MaintenanceOff(args) => maintenance::off(ctx, args).await,

@@ -171,6 +171,11 @@ pub(super) async fn scale(ctx: &Context, args: Scale) -> Result<(), Failure> {
         let rows = client.list(&path).await?;
         return if args.json { ctx.out.json(&Value::Array(rows)) } else { print_scale(ctx, &app, &rows) };
     }
+    for (index, change) in args.changes.iter().enumerate() {
+        if args.changes[..index].iter().any(|earlier| earlier.kind == change.kind) {
+            return Err(Failure::usage(format!("{} is there twice; give each process type once", plain(&change.kind))));
+        }
+    }
     let update = |change: &Change| {
         let mut row = json!({ "type": change.kind, "quantity": change.quantity });
         if let Some(size) = &change.size {

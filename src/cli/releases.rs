@@ -4,18 +4,19 @@
 use super::apps::parse;
 use super::context::{AppArgs, Context};
 use super::errors::Failure;
-use super::output::plain;
+use super::output::{Progress, plain};
 use super::when::ago;
-use crate::client::{Client, ClientError, segment};
+use crate::client::{Client, segment};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 #[derive(Deserialize)]
-struct Release {
+pub(super) struct Release {
     id: String,
-    version: u32,
+    pub(super) version: u32,
     description: String,
     status: String,
     #[serde(default)]
@@ -25,6 +26,7 @@ struct Release {
     #[serde(default)]
     addon_plan_names: Vec<String>,
     output_stream_url: Option<String>,
+    failure_message: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -39,10 +41,37 @@ impl Release {
     }
 }
 
-/// The number of an app's newest release.
-pub(super) async fn newest(client: &Client, app: &str) -> Result<Option<u32>, ClientError> {
-    let (rows, _) = client.page(&Context::path(app, "/releases"), Some("version ..; order=desc,max=1")).await?;
-    Ok(rows.first().and_then(|row| row["version"].as_u64()).and_then(|version| u32::try_from(version).ok()))
+/// An app's newest release.
+pub(super) async fn newest(client: &Client, app: &str) -> Result<Option<Release>, Failure> {
+    newest_first(client, app, 1).await?.first().map(parse).transpose()
+}
+
+/// Waits until the release has succeeded or failed, and completes what was announced with that. Who does not want to
+/// wait may leave; the server goes on.
+pub(super) async fn settle(
+    client: &Client,
+    app: &str,
+    progress: Progress,
+    mut release: Release,
+) -> Result<(), Failure> {
+    let path = Context::path(app, &format!("/releases/{}", release.version));
+    let mut pause = Duration::from_millis(20);
+    while release.status == "pending" {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(Duration::from_millis(500));
+        release = client.get(&path).await?;
+    }
+    if release.status == "failed" {
+        drop(progress);
+        let why = plain(release.failure_message.as_deref().unwrap_or("it did not start"));
+        return Err(Failure::new(format!("v{} failed: {why}", release.version))
+            .hint(format!("the last good release goes on serving; what the app said: hokku logs -a {app}"))
+            .hint(format!(
+                "to go back, config vars included: hokku rollback -a {app}, with a version of hokku releases"
+            )));
+    }
+    progress.done(format_args!("done, v{}", release.version));
+    Ok(())
 }
 
 async fn newest_first(client: &Client, app: &str, count: u32) -> Result<Vec<Value>, Failure> {
@@ -191,17 +220,17 @@ pub(super) async fn rollback(ctx: &Context, args: Rollback) -> Result<(), Failur
     };
     let progress = ctx.out.start(format_args!("Rolling back {} to v{}", ctx.out.app(&app), target.version));
     let made: Release = client.post(&Context::path(&app, "/releases"), &json!({ "release": target.id })).await?;
-    progress.done(format_args!("done, v{}", made.version));
-    ctx.out.warn("Rollback affects code and config vars; it doesn't add or remove addons.");
-    if let Some(before) = rows.iter().find(|row| row["current"] == true) {
-        ctx.out.warn(&format!("To undo, run: hokku rollback v{}", before["version"]));
-    }
     if let Some(url) = &made.output_stream_url {
-        ctx.out.say("Running release command...");
+        ctx.out.say("running its release command:");
         let mut output = client.download(url).await?;
         while let Some(bytes) = output.next().await? {
             ctx.out.bytes(&bytes)?;
         }
+    }
+    settle(&client, &app, progress, made).await?;
+    ctx.out.warn("Rollback affects code and config vars; it doesn't add or remove addons.");
+    if let Some(before) = rows.iter().find(|row| row["current"] == true) {
+        ctx.out.warn(&format!("To undo, run: hokku rollback v{}", before["version"]));
     }
     Ok(())
 }

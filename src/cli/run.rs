@@ -169,7 +169,7 @@ pub(super) async fn detached(ctx: &Context, args: Detached) -> Result<(), Failur
     progress.done(format_args!("done, {}", plain(&dyno.name)));
     if args.tail {
         let session = json!({ "dyno": dyno.name, "tail": true });
-        return logs::show(ctx, &client, &app, &session, ctx.out.paint()).await;
+        return logs::show(ctx, &client, &app, &session, logs::Form::Text(ctx.out.paint())).await;
     }
     let (app, name) = (plain(&app), plain(&dyno.name));
     ctx.out.say(format_args!("Run hokku logs --app {app} --dyno {name} to view the output."));

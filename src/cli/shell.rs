@@ -8,17 +8,21 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The commands by topic, in the order a beginner meets them. A test sees to it that each is here once.
-pub(super) const TOPICS: [(&str, &[&str]); 12] = [
+pub(super) const TOPICS: [(&str, &[&str]); 16] = [
     ("Server", &["server", "down", "doctor"]),
     ("Apps", &["apps", "apps:create", "apps:info", "apps:rename", "apps:destroy"]),
     ("Git and deploying", &["git:remote", "git:credentials", "deploy", "rebuild"]),
     ("Config vars", &["config", "config:get", "config:set", "config:unset"]),
     ("Dynos", &["ps", "ps:scale", "ps:restart", "ps:stop"]),
     ("One-off dynos", &["run", "run:detached"]),
-    ("Logs", &["logs"]),
+    ("Logs", &["logs", "drains", "drains:add", "drains:remove"]),
     ("Releases", &["releases", "releases:info", "rollback"]),
     ("Builds", &["builds", "builds:output", "builds:cancel", "builds:cache:purge"]),
     ("Buildpacks", &["buildpacks", "buildpacks:set", "buildpacks:add", "buildpacks:remove", "buildpacks:clear"]),
+    ("Stacks", &["stack", "stack:set", "stack:build", "stack:update", "stack:export", "stack:import"]),
+    ("Runtimes", &["runtime:list", "runtime:import", "runtime:remove"]),
+    ("Domains", &["domains", "domains:add", "domains:remove", "domains:clear"]),
+    ("Network", &["egress", "egress:set"]),
     ("Maintenance", &["maintenance", "maintenance:on", "maintenance:off"]),
     ("You and your shell", &["auth:token", "auth:whoami", "env", "completions", "man", "help", "version"]),
 ];

@@ -83,6 +83,8 @@ impl fmt::Display for Server {
 #[derive(Clone)]
 pub struct Client {
     server: Server,
+    /// Where the server of a socket listens on TCP.
+    authority: Option<String>,
     token: Option<String>,
 }
 
@@ -95,7 +97,13 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client of `server`; the token goes into `Authorization: Bearer`. Root needs none on the Unix socket.
     pub fn new(server: Server, token: Option<String>) -> Self {
-        Self { server, token }
+        Self { server, authority: None, token }
+    }
+
+    /// The server of the socket is known elsewhere as `HOST:PORT`.
+    #[must_use]
+    pub fn known_as(self, authority: Option<String>) -> Self {
+        Self { authority, ..self }
     }
 
     pub fn server(&self) -> &Server {
@@ -227,7 +235,8 @@ impl Client {
         *request.uri_mut() = path_of(&call.url).parse().map_err(|_| ClientError::Url(call.url.clone()))?;
         let headers = request.headers_mut();
         let host = match &self.server {
-            Server::Socket(_) => "localhost",
+            // The server makes the URLs in its answers of this.
+            Server::Socket(_) => self.authority.as_deref().unwrap_or("localhost"),
             Server::Tcp(authority) => authority,
         };
         headers.insert(header::HOST, value(host)?);

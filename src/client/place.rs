@@ -77,7 +77,9 @@ impl Place {
     /// A client of that server. On the Unix socket root is known without a token.
     pub fn client(&self, token: Option<String>) -> Client {
         match self {
-            Self::Root { run, .. } => Client::new(Server::Socket(run.join("api.sock")), None),
+            Self::Root { run, api, .. } => {
+                Client::new(Server::Socket(run.join("api.sock")), None).known_as(api.clone())
+            }
             Self::Host { authority } => Client::new(Server::Tcp(authority.clone()), token),
         }
     }

@@ -4,13 +4,15 @@
 use super::{Control, ControlError, Resource, releases};
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId, AppName};
+use crate::domain::egress::Egress;
 use crate::domain::release::Change;
 use crate::domain::slug::{Digest, Slug};
+use crate::domain::stack::{StackName, StackNameError};
 use crate::store::{self, StoreError, Tx};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -19,6 +21,8 @@ use uuid::Uuid;
 pub struct AppView {
     pub app: App,
     pub slug: Option<Slug>,
+    /// Bytes on the disk; only when the app was asked for by itself and has been pushed to.
+    pub repository_size: Option<u64>,
 }
 
 /// What a `POST /apps` asks for.
@@ -43,7 +47,8 @@ pub struct AppPatch {
 /// When the name or stack is not allowed or the name is taken.
 pub async fn create(control: &Control, actor: &Actor, new: NewApp) -> Result<AppView, ControlError> {
     let wanted = new.name.map(|name| AppName::parse(&name)).transpose()?;
-    let stack = check_stack(control, new.stack)?.unwrap_or_else(|| control.place.stack.clone());
+    let chosen = parse_stack(new.stack)?;
+    let (stack, stack_chosen) = (chosen.unwrap_or(control.place.stack), chosen.is_some());
     let owner = actor.clone();
     let (app, first, second) = control
         .store
@@ -51,8 +56,17 @@ pub async fn create(control: &Control, actor: &Actor, new: NewApp) -> Result<App
             let now = Timestamp::now();
             let name = free_name(tx, wanted)?;
             let id = AppId(Uuid::new_v4());
-            let app =
-                App { id, name, owner, stack, maintenance: false, created_at: now, updated_at: now, released_at: None };
+            let app = App {
+                id,
+                name,
+                owner,
+                stack,
+                stack_chosen,
+                maintenance: false,
+                created_at: now,
+                updated_at: now,
+                released_at: None,
+            };
             store::apps::insert(tx, &app)?;
             let first = releases::record(tx, id, &Change::Initial, &app.owner, now)?;
             let second = releases::record(tx, id, &Change::EnableLogplex, &app.owner, now)?;
@@ -62,7 +76,7 @@ pub async fn create(control: &Control, actor: &Actor, new: NewApp) -> Result<App
     releases::log(control, &first);
     releases::log(control, &second);
     control.supervisor.wake(app.id);
-    Ok(AppView { app, slug: None })
+    Ok(AppView { app, slug: None, repository_size: None })
 }
 
 fn free_name(tx: &Tx<'_>, wanted: Option<AppName>) -> Result<AppName, ControlError> {
@@ -80,15 +94,9 @@ fn free_name(tx: &Tx<'_>, wanted: Option<AppName>) -> Result<AppName, ControlErr
     }
 }
 
-/// There is one stack so far; clients may ask for it by its name, or for whatever is the default.
-fn check_stack(control: &Control, stack: Option<String>) -> Result<Option<String>, ControlError> {
-    match stack {
-        Some(stack) if stack != control.place.stack => {
-            let only = &control.place.stack;
-            Err(ControlError::Invalid(format!("There is no stack {stack:?} here; the stack is {only}.")))
-        }
-        stack => Ok(stack),
-    }
+fn parse_stack(stack: Option<String>) -> Result<Option<StackName>, ControlError> {
+    let stack = stack.map(|stack| stack.parse()).transpose();
+    stack.map_err(|error: StackNameError| ControlError::Invalid(format!("{error}.")))
 }
 
 /// By name or UUID.
@@ -104,7 +112,22 @@ pub async fn find(control: &Control, name_or_id: &str) -> Result<App, ControlErr
 /// # Errors
 /// When the store can't be read.
 pub async fn view(control: &Control, app: App) -> Result<AppView, ControlError> {
-    control.store.read(move |tx| view_of(tx, app)).await
+    let repository = control.place.instance.root.join(format!("repos/{}.git", app.id));
+    let size = tokio::task::spawn_blocking(move || size_of(&repository)).await.ok().flatten();
+    let view = control.store.read(move |tx| view_of(tx, app)).await?;
+    Ok(AppView { repository_size: size, ..view })
+}
+
+/// Bytes of all files in a directory; `None` where there is none yet.
+fn size_of(dir: &Path) -> Option<u64> {
+    let entries = std::fs::read_dir(dir).ok()?;
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size_of(&entry.path()).unwrap_or(0),
+        Ok(metadata) => metadata.len(),
+        // A file that git has just renamed.
+        Err(_) => 0,
+    };
+    Some(entries.flatten().map(size).sum())
 }
 
 /// By name.
@@ -118,14 +141,14 @@ pub async fn list(control: &Control) -> Result<Vec<AppView>, ControlError> {
 fn view_of(tx: &Tx<'_>, app: App) -> Result<AppView, ControlError> {
     let current = store::releases::current(tx, app.id)?;
     let slug = current.and_then(|release| release.slug).map(|id| store::slugs::get(tx, id)).transpose()?;
-    Ok(AppView { app, slug: slug.flatten() })
+    Ok(AppView { app, slug: slug.flatten(), repository_size: None })
 }
 
 /// # Errors
 /// When the name or stack is not allowed or the name is taken; then nothing is changed.
 pub async fn update(control: &Control, app: &App, patch: AppPatch) -> Result<AppView, ControlError> {
     let name = patch.name.map(|name| AppName::parse(&name)).transpose()?;
-    let stack = check_stack(control, patch.stack)?;
+    let stack = parse_stack(patch.stack)?;
     let id = app.id;
     let view = control
         .store
@@ -141,7 +164,7 @@ pub async fn update(control: &Control, app: &App, patch: AppPatch) -> Result<App
                 store::apps::set_maintenance(tx, id, on)?;
             }
             if let Some(stack) = stack {
-                store::apps::set_stack(tx, id, &stack)?;
+                store::apps::set_stack(tx, id, stack)?;
             }
             let app = store::apps::get(tx, id)?.ok_or(ControlError::NotFound(Resource::App))?;
             view_of(tx, app)
@@ -176,6 +199,11 @@ pub async fn destroy(control: &Control, app: App) -> Result<AppView, ControlErro
     let control = control.clone();
     tokio::spawn(async move {
         all_stopped(&control, id).await;
+        control.drains.stop_all(id);
+        control.repositories.left(id).await;
+        if let Err(error) = control.supervisor.set_egress(id, Egress::Internet).await {
+            tracing::warn!(app = %id, "could not take the rules of a destroyed app away: {error}");
+        }
         if let Err(error) = remove(&control, remains).await {
             tracing::warn!(app = %id, %error, "could not remove all files of a destroyed app; the next start tries again");
         }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Control, ControlError};
+use crate::build::Buildpack;
 use crate::domain::app::AppId;
 use crate::store;
 
@@ -16,7 +17,7 @@ pub async fn get(control: &Control, app: AppId) -> Result<Vec<String>, ControlEr
 /// Replaces the whole list, for the next build.
 ///
 /// # Errors
-/// When one is neither a URL nor a name, or is there twice.
+/// When one is neither a URL nor a directory nor a name that we know, or is there twice.
 pub async fn put(control: &Control, app: AppId, urls: Vec<String>) -> Result<Vec<String>, ControlError> {
     check(&urls)?;
     let kept = urls.clone();
@@ -25,19 +26,13 @@ pub async fn put(control: &Control, app: AppId, urls: Vec<String>) -> Result<Vec
 }
 
 /// # Errors
-/// When one is neither a URL nor a name, or is there twice.
+/// When one is neither a URL nor a directory nor a name that we know, or is there twice.
 pub fn check(urls: &[String]) -> Result<(), ControlError> {
     if urls.len() > 20 {
         return Err(ControlError::Invalid("An app can have at most 20 buildpacks.".into()));
     }
     for (index, url) in urls.iter().enumerate() {
-        if url.is_empty()
-            || url.len() > 500
-            || url.starts_with('-')
-            || url.contains(|c: char| c.is_control() || c == ' ')
-        {
-            return Err(ControlError::Invalid(format!("{url:?} is not a buildpack; give a URL, a path or a name.")));
-        }
+        Buildpack::parse(url).map_err(|error| ControlError::Invalid(format!("{error}.")))?;
         if urls[..index].contains(url) {
             return Err(ControlError::Invalid(format!("The buildpack {url} is there twice.")));
         }

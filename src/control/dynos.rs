@@ -1,7 +1,7 @@
 //! Dynos: look at them, restart and stop them, run one-off ones.
 #![forbid(unsafe_code)]
 
-use super::{Control, ControlError, Resource, formation};
+use super::{Control, ControlError, Resource, formation, tokens};
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId};
 use crate::domain::dyno::{DynoId, DynoName, Purpose};
@@ -135,6 +135,27 @@ pub async fn run(control: &Control, actor: &Actor, app: App, new: NewRun) -> Res
 /// The secret part of the URL at which a dyno waits for its client.
 pub fn attach_secret(control: &Control, dyno: DynoId) -> String {
     control.store.secret("attach", dyno.0)
+}
+
+/// The length of what [`rendezvous`] makes.
+pub const RENDEZVOUS_LENGTH: usize = 64;
+
+/// What a client of Heroku's kind says to be connected with the dyno that waits for it: lower-case hexadecimal digits,
+/// of a fixed number, since not every client says where they end.
+pub fn rendezvous(control: &Control, dyno: DynoId, tty: bool) -> String {
+    format!("{}{}", dyno.0.simple(), rendezvous_secret(control, dyno, tty))
+}
+
+fn rendezvous_secret(control: &Control, dyno: DynoId, tty: bool) -> String {
+    control.store.secret(if tty { "rendezvous" } else { "rendezvous without a terminal" }, dyno.0)
+}
+
+/// The dyno that a client names by what [`rendezvous`] made, and whether it has a terminal.
+pub fn by_rendezvous(control: &Control, said: &str) -> Option<(DynoId, bool)> {
+    let (id, secret) = said.split_at_checked(32)?;
+    let dyno = DynoId(id.parse().ok()?);
+    let tty = [true, false].into_iter().find(|tty| tokens::equal(&rendezvous_secret(control, dyno, *tty), secret))?;
+    Some((dyno, tty))
 }
 
 /// Hands a client's connection to the dyno that waits for it.

@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 
 use crate::domain::app::{AppName, AppNameError};
+use crate::domain::drain::DrainUrlError;
+use crate::domain::egress::EgressError;
 use crate::domain::formation::FormationError;
+use crate::domain::hostname::HostnameError;
 use crate::domain::procfile::ProcessTypeError;
 use crate::domain::release::ReleaseError;
 use crate::store::StoreError;
@@ -17,16 +20,21 @@ pub enum Resource {
     App,
     Authorization,
     Build,
+    Buildpack,
+    Domain,
     Dyno,
     Feature,
+    LogDrain,
     LogSession,
     Output,
     PipelineCoupling,
     ProcessType,
     Region,
     Release,
+    Runtime,
     Session,
     Slug,
+    SniEndpoint,
     Source,
     Stack,
     User,
@@ -38,16 +46,21 @@ impl fmt::Display for Resource {
             Self::App => "app",
             Self::Authorization => "authorization",
             Self::Build => "build",
+            Self::Buildpack => "buildpack",
+            Self::Domain => "domain",
             Self::Dyno => "dyno",
             Self::Feature => "feature",
+            Self::LogDrain => "log drain",
             Self::LogSession => "log session",
             Self::Output => "output",
             Self::PipelineCoupling => "pipeline coupling",
             Self::ProcessType => "process type",
             Self::Region => "region",
             Self::Release => "release",
+            Self::Runtime => "runtime",
             Self::Session => "session",
             Self::Slug => "slug",
+            Self::SniEndpoint => "sni endpoint",
             Self::Source => "source",
             Self::Stack => "stack",
             Self::User => "user",
@@ -71,6 +84,12 @@ pub enum ControlError {
     Release(#[from] ReleaseError),
     #[error(transparent)]
     Formation(#[from] FormationError),
+    #[error(transparent)]
+    Drain(#[from] DrainUrlError),
+    #[error(transparent)]
+    Hostname(#[from] HostnameError),
+    #[error(transparent)]
+    Destination(#[from] EgressError),
     /// What a client sent that no other variant describes, as a sentence.
     #[error("{0}")]
     Invalid(String),
@@ -89,6 +108,9 @@ pub enum ControlError {
     Run(#[from] RunError),
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The kernel could not be told.
+    #[error("what dynos may connect to was kept but does not hold yet, and none is started until it does: {0}")]
+    Egress(String),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("can't use the disk")]

@@ -8,13 +8,19 @@ pub mod apps;
 pub mod buildpacks;
 pub mod builds;
 pub mod config;
+pub mod domains;
+pub mod drains;
 pub mod dynos;
+pub mod egress;
 mod error;
 pub mod formation;
 pub mod logs;
 pub mod releases;
+pub mod repositories;
+pub mod runtimes;
 pub mod slugs;
 pub mod sources;
+pub mod stacks;
 pub mod tokens;
 
 pub use error::{ControlError, Resource};
@@ -22,11 +28,15 @@ pub use error::{ControlError, Resource};
 use crate::domain::app::AppId;
 use crate::domain::instance::Instance;
 use crate::domain::log::{LogFrame, Source};
+use crate::domain::stack::StackName;
+use crate::drains::Drains;
 use crate::logs::{Hub, Outputs};
 use crate::slug::SlugStore;
+use crate::stack::Stacks;
 use crate::store::Store;
 use crate::supervisor::Supervisor;
 use jiff::Timestamp;
+use repositories::Repositories;
 use sources::Sources;
 use std::fmt;
 use std::sync::Arc;
@@ -44,7 +54,13 @@ pub struct Control {
     /// Cancelled when the server goes down: streams that would never end then do.
     pub closing: CancellationToken,
     pub sources: Sources,
+    pub stacks: Stacks,
+    pub drains: Drains,
+    pub repositories: Repositories,
+    pub(crate) jobs: stacks::Jobs,
     pub(crate) attached: builds::Attached,
+    /// Held while an app's egress is changed.
+    egress_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl fmt::Debug for Control {
@@ -61,8 +77,8 @@ pub struct Place {
     pub domain: String,
     /// The router's port, part of an app's URL unless it is 80.
     pub router_port: u16,
-    /// The stack of new apps, `host`.
-    pub stack: String,
+    /// The stack of new apps.
+    pub stack: StackName,
     /// The largest source archive, in bytes.
     pub source_limit: u64,
 }
@@ -91,6 +107,8 @@ pub struct Parts {
     pub hub: Hub,
     pub outputs: Outputs,
     pub slugs: SlugStore,
+    pub stacks: Stacks,
+    pub drains: Drains,
     pub place: Place,
     pub closing: CancellationToken,
 }
@@ -105,10 +123,26 @@ impl Control {
     /// # Errors
     /// When ROOT's folder for sources can't be made ready.
     pub fn new(parts: Parts) -> std::io::Result<Self> {
-        let Parts { store, supervisor, hub, outputs, slugs, place, closing } = parts;
+        let Parts { store, supervisor, hub, outputs, slugs, stacks, drains, place, closing } = parts;
         let sources = Sources::open(place.instance.root.join("sources"), place.source_limit)?;
         let attached = builds::Attached::default();
-        Ok(Self { store, supervisor, hub, outputs, slugs, place: Arc::new(place), closing, sources, attached })
+        let (place, jobs, egress_turn) = (Arc::new(place), stacks::Jobs::default(), Arc::default());
+        Ok(Self {
+            store,
+            supervisor,
+            hub,
+            outputs,
+            slugs,
+            place,
+            closing,
+            sources,
+            stacks,
+            drains,
+            repositories: Repositories::default(),
+            jobs,
+            attached,
+            egress_turn,
+        })
     }
 
     /// A line `app[api]: …` in the app's log.

@@ -4,19 +4,22 @@
 
 use super::kernel::{away_from_home, nobodys_instance};
 use super::{Check, told};
-use crate::dyno::network::{self, Policy};
+use crate::dyno::firewall::{Firewall, FirewallError, Policy};
+use crate::dyno::network;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
 const OTHERS: &str = "other firewalls";
 /// Holds the subnets of all instances.
 const ALL_SUBNETS: &str = "10.128.0.0/11";
+const ALL_SUBNETS6: &str = "fd68:6f6b:6b75::/48";
 
 pub(super) fn nft() -> Check {
     let tried = away_from_home(|| {
-        network::set_rules(&nobodys_instance(), &Policy::default()).map_err(|error| match error {
-            network::NetworkError::NoNft(_) => "not installed".to_owned(),
+        nobodys_firewall().raise().map_err(|error| match error {
+            FirewallError::NoNft(_) => "not installed".to_owned(),
             error => told(&error),
         })
     });
@@ -31,9 +34,14 @@ pub(super) fn nft() -> Check {
     }
 }
 
+fn nobodys_firewall() -> Firewall {
+    Firewall::new(nobodys_instance(), Policy::default(), BTreeMap::new(), BTreeMap::new())
+}
+
 /// One check for each foreign chain that is in the way, or one that says that there is none.
 pub(super) fn foreign() -> Vec<Check> {
-    let mut found: Vec<Check> = obstacles(&nft_chains()).iter().filter(|chain| !opened(chain)).map(warn).collect();
+    let obstacles = obstacles(&nft_chains(), network::leads_out_by_ipv6());
+    let mut found: Vec<Check> = obstacles.iter().filter(|chain| !opened(chain)).map(warn).collect();
     found.extend(legacy());
     if found.is_empty() { vec![Check::ok(OTHERS, "none is in the dynos' way")] } else { found }
 }
@@ -65,11 +73,11 @@ fn nft_chains() -> Vec<Chain> {
 }
 
 /// Chains of others that end dynos' packets: dropped by policy, or by firewalld's last rules.
-fn obstacles(chains: &[Chain]) -> Vec<Chain> {
+fn obstacles(chains: &[Chain], ipv6: bool) -> Vec<Chain> {
     let ours = |chain: &Chain| chain.family == "inet" && chain.table.starts_with("hokku_");
     let in_the_way = |chain: &Chain| {
         let ours_to_pass = matches!(chain.hook.as_deref(), Some("forward" | "input"));
-        let ip = matches!(chain.family.as_str(), "ip" | "inet");
+        let ip = matches!(chain.family.as_str(), "ip" | "inet") || (ipv6 && chain.family == "ip6");
         let drops = chain.policy.as_deref() == Some("drop") || chain.table == "firewalld";
         ours_to_pass && ip && drops
     };
@@ -79,18 +87,23 @@ fn obstacles(chains: &[Chain]) -> Vec<Chain> {
 /// The administrator has a rule about dynos' links or addresses in that table already.
 fn opened(chain: &Chain) -> bool {
     let rules = output("nft", &["list", "table", &chain.family, &chain.table]).unwrap_or_default();
-    rules.contains("\"hk") || rules.contains(ALL_SUBNETS)
+    rules.contains("\"hk") || rules.contains(if chain.family == "ip6" { ALL_SUBNETS6 } else { ALL_SUBNETS })
 }
 
 fn warn(chain: &Chain) -> Check {
     let Chain { family, table, name, .. } = chain;
     let forward = chain.hook.as_deref() == Some("forward");
-    let effect =
-        if forward { "dynos have no way out" } else { "dynos reach neither the router nor a DNS relay on this host" };
+    let effect = match (forward, family.as_str()) {
+        (true, "ip6") => "dynos have no way out by IPv6",
+        (true, _) => "dynos have no way out",
+        (false, "ip6") => "dynos do not reach the router by IPv6",
+        (false, _) => "dynos reach neither the router nor a DNS relay on this host",
+    };
     let found = format!("chain {name} of table {family} {table} drops by default: {effect}");
     if table == "firewalld" {
-        let zone =
-            format!("firewall-cmd --permanent --zone=trusted --add-source={ALL_SUBNETS} && firewall-cmd --reload");
+        let zone = format!(
+            "firewall-cmd --permanent --zone=trusted --add-source={ALL_SUBNETS} --add-source={ALL_SUBNETS6} && firewall-cmd --reload"
+        );
         return Check::warning(
             OTHERS,
             format!("firewalld filters {}: {effect}", if forward { "forwarding" } else { "input" }),
@@ -151,7 +164,7 @@ mod tests {
             nft_is(
                 "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority filter; policy drop; }",
             );
-            network::set_rules(&nobodys_instance(), &Policy::default()).unwrap();
+            nobodys_firewall().raise().unwrap();
             let found = foreign();
             assert_eq!(found.len(), 1, "{found:#?}");
             assert_eq!(found[0].found, "chain FORWARD of table ip filter drops by default: dynos have no way out");
@@ -182,7 +195,9 @@ mod tests {
             chain("ip", "filter", "input", "drop"),
             chain("inet", "firewalld", "forward", "accept"),
         ];
-        assert_eq!(obstacles(&chains), chains[4..]);
+        assert_eq!(obstacles(&chains, false), chains[4..]);
+        assert_eq!(obstacles(&chains, true)[0], chains[1]);
+        assert!(warn(&chains[1]).found.ends_with("dynos have no way out by IPv6"));
         assert!(warn(&chains[4]).found.ends_with("dynos reach neither the router nor a DNS relay on this host"));
         assert!(warn(&chains[5]).advice.unwrap().contains("--add-source=10.128.0.0/11"));
     }

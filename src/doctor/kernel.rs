@@ -14,8 +14,6 @@ use std::path::Path;
 
 /// Id-mapped overlay layers.
 const OLDEST_KERNEL: (u32, u32) = (5, 19);
-/// Extended `user.` attributes on tmpfs.
-const TMPFS_ATTRIBUTES: (u32, u32) = (6, 6);
 const NEWER_KERNEL: &str = "use Debian 12 or later, or a kernel from its backports";
 
 pub(super) fn version() -> Check {
@@ -65,20 +63,13 @@ fn user_namespace_advice(errno: Option<i32>) -> &'static str {
 /// As a dyno's root file system is mounted.
 pub(super) fn overlay() -> Check {
     let name = "overlay";
-    if let Err(error) = trial::overlay(false) {
-        return Check::missing(
+    match trial::overlay() {
+        Ok(()) => Check::ok(name, "with directories replaced and renamed"),
+        Err(error) => Check::missing(
             name,
             told(&error),
-            "use a kernel of 5.11 or later with CONFIG_OVERLAY_FS (modprobe overlay)",
-        );
-    }
-    match trial::overlay(true) {
-        Ok(()) => Check::ok(name, "in a user namespace, on tmpfs"),
-        Err(error) => {
-            let (major, minor) = TMPFS_ATTRIBUTES;
-            let found = format!("apps cannot replace a directory of their slug in a writable layer on tmpfs: {error}");
-            Check::warning(name, found, format!("use Linux {major}.{minor} or later for writable layers on tmpfs"))
-        }
+            "use a kernel with CONFIG_OVERLAY_FS and CONFIG_TMPFS_XATTR (modprobe overlay)",
+        ),
     }
 }
 
@@ -111,12 +102,12 @@ fn cgroups_below(parent: &str) -> Vec<Check> {
     let limits = GroupLimits {
         memory_max: 16 * 1024 * 1024,
         memory_high: None,
-        cpu_shares: 100,
+        shares: 100,
         cpu_quota_percent: Some(100),
         pids: 8,
     };
     let hierarchy = match Hierarchy::detect() {
-        Ok(hierarchy) => hierarchy,
+        Ok(hierarchy) => hierarchy.within_delegated(),
         Err(error) => return vec![Check::missing("cgroups", told(&error), cgroup_advice(&error))],
     };
     let made = Group::create(&hierarchy, parent, "trial", &limits);
@@ -138,7 +129,10 @@ fn layout(hierarchy: &Hierarchy) -> String {
         (false, true) => "hybrid, controllers on version 1",
         (false, false) => "version 1",
     };
-    format!("{kind}; {limits}")
+    match hierarchy.delegated() {
+        Some(group) => format!("{kind}, within {}; {limits}", group.display()),
+        None => format!("{kind}; {limits}"),
+    }
 }
 
 fn kill(hierarchy: &Hierarchy, group: &Group) -> Check {
@@ -218,7 +212,7 @@ mod tests {
         let parent = format!("hokku-doctor-test-{}", std::process::id());
         let checks = cgroups_below(&parent);
         assert_eq!(checks[0].status, super::super::Status::Ok, "{checks:?}");
-        let hierarchy = Hierarchy::detect().unwrap();
+        let hierarchy = Hierarchy::detect().unwrap().within_delegated();
         assert!(cgroup::children(&hierarchy, &parent).unwrap().is_empty());
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{Check, told};
 use crate::dyno::network;
+use crate::dyno::scratch::{self, Way};
 use caps::{CapSet, Capability};
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -46,6 +47,20 @@ pub(super) fn privileges() -> Check {
     }
     let advice = "in a container, run it privileged; under systemd, look at CapabilityBoundingSet=";
     Check::missing(name, format!("root without {}", lacking.join(", ")), advice)
+}
+
+/// Where what dynos write is kept.
+pub(super) fn writable_layers(root: &Path) -> Check {
+    let name = "writable layers";
+    let (way, missing) = scratch::examine(nearest(root));
+    let found = match way {
+        Way::Quota => return Check::ok(name, "on the disk, bounded by project quota"),
+        Way::Image => return Check::ok(name, "on the disk, bounded by a loop image each"),
+        Way::Memory => "in memory: what a dyno writes counts as its memory",
+    };
+    let why: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    let advice = "for layers on the disk: apt install e2fsprogs, modprobe loop ext4, a /dev with loop devices, or a mount with prjquota";
+    Check::warning(name, format!("{found} ({})", why.join("; ")), advice)
 }
 
 pub(super) fn resolvers() -> Check {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::actor::Actor;
+use super::stack::StackName;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -130,8 +131,10 @@ pub struct App {
     pub id: AppId,
     pub name: AppName,
     pub owner: Actor,
-    /// The stack that new builds use; `host` until Debian stacks exist.
-    pub stack: String,
+    /// The stack that new builds use.
+    pub stack: StackName,
+    /// Its owner has chosen it; otherwise an `app.json` may, at the first deploy.
+    pub stack_chosen: bool,
     pub maintenance: bool,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,

@@ -59,6 +59,16 @@ impl ConfigVars {
         Ok((Self(next), changed))
     }
 
+    /// The set with `defaults` for those keys that are not in it.
+    ///
+    /// # Errors
+    /// As [`ConfigVars::merge`].
+    pub fn with_defaults(&self, defaults: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let new = defaults.iter().filter(|(key, _)| !self.0.contains_key(*key));
+        let patch = new.map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
+        Ok(self.merge(&patch)?.0)
+    }
+
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }

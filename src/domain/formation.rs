@@ -44,6 +44,8 @@ pub enum FormationError {
     UnknownType(ProcessType),
     #[error("{kind} can't be scaled to {wanted}; a process type has 0 to {MAX_QUANTITY} dynos")]
     Range { kind: ProcessType, wanted: i64 },
+    #[error("{0} is there twice; give each process type once")]
+    Twice(ProcessType),
     #[error("the release phase runs once for each release and can't be scaled")]
     Release,
 }
@@ -81,10 +83,13 @@ impl Formation {
     }
 
     /// # Errors
-    /// When a row names an unknown type or an impossible quantity; then nothing is changed.
+    /// When a row names an unknown type, one that another row names, or an impossible quantity; then nothing is changed.
     pub fn update(&self, updates: &[Update]) -> Result<Self, FormationError> {
         let mut next = self.clone();
-        for update in updates {
+        for (index, update) in updates.iter().enumerate() {
+            if updates[..index].iter().any(|earlier| earlier.kind == update.kind) {
+                return Err(FormationError::Twice(update.kind.clone()));
+            }
             let scale = next.0.get_mut(&update.kind).ok_or_else(|| FormationError::UnknownType(update.kind.clone()))?;
             let wanted = match update.quantity {
                 None => i64::from(scale.quantity),
@@ -140,6 +145,7 @@ mod tests {
         assert!(matches!(formation.update(&[row("nope", "1")]), Err(FormationError::UnknownType(_))));
         assert!(matches!(formation.update(&[row("web", "101")]), Err(FormationError::Range { .. })));
         assert!(matches!(formation.update(&[row("release", "1")]), Err(FormationError::Release)));
+        assert!(matches!(formation.update(&[row("web", "1"), row("web", "2")]), Err(FormationError::Twice(_))));
         assert_eq!(formation.update(&[row("web", "-5")]).unwrap().quantity(&ProcessType::web()), 0);
         for bad in ["", "x", "+", "--1", "1.5", "99999999999"] {
             assert!(Quantity::parse(bad).is_err(), "{bad}");

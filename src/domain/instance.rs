@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -69,6 +69,10 @@ pub struct Instance {
     /// `/run/hokku/<name>`.
     pub run: PathBuf,
     pub number: u32,
+    /// The control group that its own are in, as [`Instance::cgroup`] says, where one was delegated to its first server;
+    /// from the root of version 2.
+    #[serde(default)]
+    pub delegated: Option<PathBuf>,
 }
 
 /// Uids given to one instance: 1 for its helpers, the rest in ranges of 65536, one a dyno.
@@ -79,12 +83,17 @@ const FIRST_UID: u32 = 0x1000_0000;
 impl Instance {
     pub fn new(name: InstanceName, root: PathBuf, number: u32) -> Self {
         let run = Path::new("/run/hokku").join(name.as_str());
-        Self { name, root, run, number }
+        Self { name, root, run, number, delegated: None }
     }
 
-    /// The cgroup below each controller's root.
+    /// The cgroup below each controller's root, or below the one that was delegated.
     pub fn cgroup(&self) -> String {
         format!("hokku-{}", self.name)
+    }
+
+    /// The group of the dyno in `slot`, below that one.
+    pub fn group(&self, slot: u16) -> String {
+        format!("dyno-{slot}")
     }
 
     /// The nft table (family `inet`).
@@ -117,6 +126,24 @@ impl Instance {
         let host = slot + 256;
         let [high, low] = host.to_be_bytes();
         Ipv4Addr::new(10, self.second_octet(), high, low)
+    }
+
+    /// The same by IPv6: a network that is local to the host (RFC 4193), of which each instance has its own.
+    pub fn subnet6(&self) -> (Ipv6Addr, u8) {
+        (self.host6(0), 64)
+    }
+
+    pub fn gateway6(&self) -> Ipv6Addr {
+        self.host6(1)
+    }
+
+    pub fn address6(&self, slot: u16) -> Ipv6Addr {
+        self.host6(slot + 256)
+    }
+
+    /// `fd68:6f6b:6b75` is `hokku` in ASCII.
+    fn host6(&self, host: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd68, 0x6f6b, 0x6b75, self.second_octet().into(), 0, 0, 0, host)
     }
 
     fn second_octet(&self) -> u8 {
@@ -169,7 +196,8 @@ mod tests {
         assert_eq!(a.link(7), "hk3-7");
         assert!(a.link(Instance::SLOTS).len() <= 15, "IFNAMSIZ");
         assert_eq!(a.address(0).to_string(), "10.131.1.0");
-        assert_ne!(a.subnet(), b.subnet());
+        assert_eq!(a.address6(3).to_string(), "fd68:6f6b:6b75:83::103");
+        assert_ne!((a.subnet(), a.subnet6()), (b.subnet(), b.subnet6()));
         let last = a.dyno_uid_base(Instance::SLOTS - 1) + 65535;
         assert!(last < b.helper_uid());
         assert!(instance("z", MAX_INSTANCES - 1).dyno_uid_base(Instance::SLOTS - 1).checked_add(65535).is_some());

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -36,7 +37,8 @@ impl DynoSize {
         }
     }
 
-    /// What a dyno of this size may use (Heroku's table of June 2024 for memory, cpu share and processes).
+    /// What a dyno of this size may use, unless the operator says otherwise (Heroku's table of June 2024 for memory, cpu
+    /// share and processes).
     pub fn limits(self) -> Limits {
         let (memory, cpu_shares, pids) = match self {
             Self::Eco | Self::Basic | Self::Standard1X => (512 * MIB, 1, 256),
@@ -50,7 +52,7 @@ impl DynoSize {
             cpu_shares: cpu_shares * 100,
             cpu_quota_percent: None,
             pids,
-            disk: memory,
+            disk: 2 * memory,
         }
     }
 }
@@ -105,6 +107,27 @@ pub struct Limits {
     pub pids: u64,
     /// The writable layer in bytes.
     pub disk: u64,
+}
+
+/// What dynos of each size may use on this box.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sizes(BTreeMap<DynoSize, Limits>);
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self(DynoSize::ALL.into_iter().map(|size| (size, size.limits())).collect())
+    }
+}
+
+impl Sizes {
+    pub fn of(&self, size: DynoSize) -> Limits {
+        self.0.get(&size).copied().unwrap_or_else(|| size.limits())
+    }
+
+    /// From now on.
+    pub fn set(&mut self, size: DynoSize, limits: Limits) {
+        self.0.insert(size, limits);
+    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,11 @@ pub mod app;
 pub mod backoff;
 pub mod build;
 pub mod config_vars;
+pub mod drain;
 pub mod dyno;
+pub mod egress;
 pub mod formation;
+pub mod hostname;
 pub mod instance;
 pub mod limits;
 pub mod log;
@@ -19,6 +22,7 @@ pub mod procfile;
 pub mod release;
 pub mod route;
 pub mod slug;
+pub mod stack;
 
 /// A UUID that says what it identifies, so that an app's id can never be passed for a release's.
 macro_rules! id {

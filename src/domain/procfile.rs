@@ -85,15 +85,23 @@ pub enum ProcfileError {
     MergeConflict { line: usize, text: String },
     #[error("Procfile line {line} has a NUL byte; it is not a text file")]
     NotText { line: usize },
-    #[error("Procfile declares no process types. Write lines like `web: npm start`.")]
-    Empty,
+    #[error("Procfile declares no process types{}. Write lines like `web: npm start`.", first_line(ignored.as_ref()))]
+    Empty {
+        /// The first line that is none, and its number.
+        ignored: Option<(usize, String)>,
+    },
+}
+
+fn first_line(ignored: Option<&(usize, String)>) -> String {
+    ignored
+        .map_or_else(String::new, |(line, text)| format!(": line {line} is not of the form `TYPE: COMMAND`: {text:?}"))
 }
 
 impl Procfile {
     /// # Errors
     /// When the file holds merge-conflict markers, is no text, or declares nothing at all.
     pub fn parse(text: &str) -> Result<Self, ProcfileError> {
-        let mut procfile = Self::default();
+        let (mut procfile, mut ignored) = (Self::default(), None);
         for (index, line) in text.lines().enumerate() {
             let (number, line) = (index + 1, line.trim_end_matches('\r').trim());
             if line.contains('\0') {
@@ -105,20 +113,18 @@ impl Procfile {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            match declaration(line) {
-                Some((kind, command)) => {
-                    if procfile.types.insert(kind.clone(), command.to_owned()).is_some() {
-                        procfile
-                            .warnings
-                            .push(format!("Procfile declares {kind} more than once; line {number} is used"));
-                    }
-                }
-                None => procfile.warnings.push(format!(
+            let Some((kind, command)) = declaration(line) else {
+                procfile.warnings.push(format!(
                     "Procfile line {number} is ignored, it is not of the form `<process type>: <command>`: {line}"
-                )),
+                ));
+                ignored.get_or_insert_with(|| (number, line.to_owned()));
+                continue;
+            };
+            if procfile.types.insert(kind.clone(), command.to_owned()).is_some() {
+                procfile.warnings.push(format!("Procfile declares {kind} more than once; line {number} is used"));
             }
         }
-        if procfile.types.is_empty() { Err(ProcfileError::Empty) } else { Ok(procfile) }
+        if procfile.types.is_empty() { Err(ProcfileError::Empty { ignored }) } else { Ok(procfile) }
     }
 }
 
@@ -166,7 +172,9 @@ mod tests {
             Procfile::parse(conflict),
             Err(ProcfileError::MergeConflict { line: 2, text: "<<<<<<< HEAD".into() })
         );
-        assert_eq!(Procfile::parse("\n# nothing\n"), Err(ProcfileError::Empty));
+        assert_eq!(Procfile::parse("\n# nothing\n"), Err(ProcfileError::Empty { ignored: None }));
+        let error = Procfile::parse("# web\nweb node server.js\n").unwrap_err().to_string();
+        assert!(error.contains("line 2 is not of the form `TYPE: COMMAND`: \"web node server.js\""), "{error}");
         assert_eq!(Procfile::parse("web: \0"), Err(ProcfileError::NotText { line: 1 }));
     }
 }

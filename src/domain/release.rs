@@ -12,6 +12,7 @@ use super::config_vars::{self, ConfigPatch, ConfigVars};
 use super::slug::SlugId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 super::id! {
     /// A release's id; people use its version.
@@ -65,8 +66,9 @@ pub enum Change<'a> {
     Initial,
     /// Heroku's second, before any code: logging is on.
     EnableLogplex,
-    /// New code; `commit` is the pushed commit or the client's source version.
-    Deploy { slug: SlugId, commit: Option<&'a str> },
+    /// New code; `commit` is the pushed commit or the client's source version. At an app's first deploy the code may
+    /// bring config vars, for those that have no value yet.
+    Deploy { slug: SlugId, commit: Option<&'a str>, defaults: &'a BTreeMap<String, String> },
     /// New settings.
     Config(&'a ConfigPatch),
     /// Back to an earlier release's code and settings.
@@ -114,7 +116,9 @@ impl Release {
         let (slug, config, description) = match change {
             Change::Initial => (None, config(), "Initial release".to_owned()),
             Change::EnableLogplex => (None, config(), "Enable Logplex".to_owned()),
-            Change::Deploy { slug, commit } => (Some(*slug), config(), deploy_description(*commit)),
+            Change::Deploy { slug, commit, defaults } => {
+                (Some(*slug), config().with_defaults(defaults)?, deploy_description(*commit))
+            }
             Change::Slug { slug, description } => {
                 (Some(*slug), config(), description.map_or_else(|| deploy_description(None), str::to_owned))
             }
@@ -189,6 +193,11 @@ mod tests {
         [(key.to_owned(), value.map(str::to_owned))].into()
     }
 
+    fn deploy(slug: SlugId, commit: Option<&str>) -> Change<'_> {
+        const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+        Change::Deploy { slug, commit, defaults: NONE }
+    }
+
     fn settled(release: Release, status: ReleaseStatus) -> Release {
         Release { status, ..release }
     }
@@ -208,14 +217,13 @@ mod tests {
     #[test]
     fn config_builds_on_the_newest_and_code_on_the_last_good_one() {
         let (good, bad) = (SlugId(Uuid::from_u128(1)), SlugId(Uuid::from_u128(2)));
-        let v1 = next(History::default(), &Change::Deploy { slug: good, commit: Some("1a2b3c4d5e6f") }).unwrap();
+        let v1 = next(History::default(), &deploy(good, Some("1a2b3c4d5e6f"))).unwrap();
         assert_eq!((v1.description.as_str(), v1.status), ("Deploy 1a2b3c4d", ReleaseStatus::Pending));
         let v1 = settled(v1, ReleaseStatus::Succeeded);
         let v2 =
             next(History { newest: Some(&v1), standing: Some(&v1) }, &Change::Config(&patch("A", Some("1")))).unwrap();
         let v2 = settled(v2, ReleaseStatus::Failed);
-        let v3 = next(History { newest: Some(&v2), standing: Some(&v1) }, &Change::Deploy { slug: bad, commit: None })
-            .unwrap();
+        let v3 = next(History { newest: Some(&v2), standing: Some(&v1) }, &deploy(bad, None)).unwrap();
         let v3 = settled(v3, ReleaseStatus::Failed);
         let v4 =
             next(History { newest: Some(&v3), standing: Some(&v1) }, &Change::Config(&patch("B", Some("2")))).unwrap();
@@ -228,12 +236,21 @@ mod tests {
     }
 
     #[test]
+    fn code_may_bring_config_vars_for_those_without_a_value() {
+        let v1 = next(History::default(), &Change::Config(&patch("SET", Some("by the owner")))).unwrap();
+        let defaults = [("SET", "by the code"), ("NEW", "1")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let change = Change::Deploy { slug: SlugId(Uuid::nil()), commit: None, defaults: &defaults };
+        let v2 = next(History { newest: Some(&v1), standing: Some(&v1) }, &change).unwrap();
+        assert_eq!(v2.config.iter().collect::<Vec<_>>(), [("NEW", "1"), ("SET", "by the owner")]);
+        let defaults = [("PORT".to_owned(), "1".to_owned())].into();
+        let change = Change::Deploy { slug: SlugId(Uuid::nil()), commit: None, defaults: &defaults };
+        assert!(matches!(next(History::default(), &change), Err(ReleaseError::Config(_))));
+    }
+
+    #[test]
     fn rollback_restores_code_and_config_of_a_release_that_worked() {
         let slug = SlugId(Uuid::from_u128(1));
-        let v1 = settled(
-            next(History::default(), &Change::Deploy { slug, commit: None }).unwrap(),
-            ReleaseStatus::Succeeded,
-        );
+        let v1 = settled(next(History::default(), &deploy(slug, None)).unwrap(), ReleaseStatus::Succeeded);
         let v2 =
             next(History { newest: Some(&v1), standing: Some(&v1) }, &Change::Config(&patch("A", Some("1")))).unwrap();
         assert!(matches!(

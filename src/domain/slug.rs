@@ -3,6 +3,7 @@
 
 use super::app::AppId;
 use super::procfile::ProcessTypes;
+use super::stack::Language;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -76,8 +77,10 @@ pub struct Slug {
     /// Compressed size in bytes.
     pub size: u64,
     pub commit: Option<String>,
-    /// `host-debian-12`: the system the slug was compiled on and is tied to.
+    /// `host-debian-12`, `debian-13`: the system the slug was compiled on and is tied to.
     pub stack: String,
+    /// On a stack of layers, those languages that its dynos get.
+    pub languages: Vec<Language>,
     pub process_types: ProcessTypes,
     /// What detection called the app, `Node.js`.
     pub buildpack_description: Option<String>,

@@ -4,18 +4,26 @@
 mod adopt;
 mod attach;
 mod destroy;
+mod egress;
+mod memory;
 mod output;
+mod probe;
 mod task;
 
 pub use destroy::destroy;
 
+use super::firewall::{self, Firewall};
 use super::protocol::{Hello, Order};
+use super::scratch::Bounds;
 use super::step::{StepError, step};
 use super::{Event, Found, Launch, What, launcher, network, record};
+use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
+use crate::domain::egress::Egress;
 use crate::domain::instance::Instance;
+use crate::domain::limits::{DynoSize, Limits};
 use crate::logs::Hub;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -36,15 +44,31 @@ use tokio_util::task::TaskTracker;
 pub struct Settings {
     /// The hokku binary; the launcher is started from it.
     pub executable: PathBuf,
-    pub policy: network::Policy,
-    /// How many networks are made ahead of their launches.
-    pub prepared_networks: usize,
+    pub policy: firewall::Policy,
+    /// Of the apps that do not have all of the Internet.
+    pub egress: BTreeMap<AppId, Egress>,
+    /// For how many launches to come walls are made ahead.
+    pub prepared: usize,
+    /// What most dynos may use, and so for what they are made.
+    pub usual: Limits,
+    /// How often it is looked how much memory dynos use.
+    pub measured_every: Duration,
 }
+
+/// As Heroku does it.
+const MEASURED_EVERY: Duration = Duration::from_secs(20);
 
 impl Default for Settings {
     fn default() -> Self {
         let executable = PathBuf::from("/proc/self/exe");
-        Self { executable, policy: network::Policy::default(), prepared_networks: 2 }
+        Self {
+            executable,
+            policy: firewall::Policy::default(),
+            egress: BTreeMap::new(),
+            prepared: 2,
+            usual: DynoSize::default().limits(),
+            measured_every: MEASURED_EVERY,
+        }
     }
 }
 
@@ -52,6 +76,8 @@ impl Default for Settings {
 pub enum EngineError {
     #[error("cannot set up the network of dynos")]
     Network(#[from] network::NetworkError),
+    #[error("cannot restrict what dynos reach")]
+    Firewall(#[from] firewall::FirewallError),
     #[error(transparent)]
     Step(#[from] StepError),
     #[error("cannot clear the instance's entry")]
@@ -70,6 +96,9 @@ pub struct Dynos {
 struct Shared {
     instance: Instance,
     settings: Settings,
+    firewall: Arc<Firewall>,
+    /// Puts back the rules that others remove, until this engine lets go.
+    watch: Mutex<Option<firewall::Watch>>,
     hub: Hub,
     events: mpsc::UnboundedSender<Event>,
     slots: Mutex<Slots>,
@@ -97,11 +126,17 @@ impl Dynos {
     ) -> Result<(Self, Vec<Found>), EngineError> {
         let dynos = instance.run.join("dynos");
         step("make a directory", dynos.display(), DirBuilder::new().recursive(true).mode(0o700).create(&dynos))?;
-        let (place, policy) = (instance.clone(), settings.policy.clone());
-        tokio::task::spawn_blocking(move || network::setup(&place, &policy)).await??;
+        let (policy, apps) = (settings.policy.clone(), settings.egress.clone());
+        let firewall = Firewall::new(instance.clone(), policy, apps, egress::survivors(&instance)?);
+        let place = instance.clone();
+        let firewall =
+            tokio::task::spawn_blocking(move || network::setup(&place, &firewall).map(|()| firewall)).await??;
+        let firewall = Arc::new(firewall);
         let shared = Arc::new(Shared {
             instance,
             settings,
+            watch: Mutex::new(Some(firewall::Watch::start(firewall.clone())?)),
+            firewall,
             hub,
             events,
             slots: Mutex::default(),
@@ -113,6 +148,7 @@ impl Dynos {
         let mut launcher = shared.launcher().await?;
         step("talk to the launcher", "launcher.sock", launcher.write_all(&Hello::Forget.encode()).await)?;
         let found = adopt::adopt(&shared).await?;
+        egress::forget_the_dead(&shared).await?;
         Ok((Self { shared }, found))
     }
 
@@ -144,9 +180,16 @@ impl Dynos {
 
     /// Lets go of everything; dynos, shims and launcher go on, and the next [`Dynos::start`] finds them.
     pub async fn shutdown(self) {
-        self.shared.ending.cancel();
+        self.let_go();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+    }
+
+    /// Begins [`shutdown`](Self::shutdown), for who can't wait for its end: nothing is done to the host any more.
+    pub fn let_go(&self) {
+        self.shared.ending.cancel();
+        let watch = self.shared.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(watch);
     }
 }
 
@@ -222,21 +265,31 @@ impl Shared {
         Ok(())
     }
 
-    /// A slot for a launch. Others are made ready ahead meanwhile.
-    fn take_slot(self: &Arc<Self>) -> Option<u16> {
-        let (slot, to_prepare) = self.lock_slots().take(self.settings.prepared_networks);
-        if !to_prepare.is_empty() {
-            self.spawn(prepare(self.clone(), to_prepare));
+    /// A slot for a launch, and those to [`prepare`](Self::prepare) for later ones once it has begun.
+    fn take_slot(&self) -> (Option<u16>, Vec<u16>) {
+        self.lock_slots().take(self.settings.prepared)
+    }
+
+    fn prepare(self: &Arc<Self>, slots: Vec<u16>) {
+        if !slots.is_empty() {
+            // When all are taken, the next launch may come as soon as this one.
+            let in_a_hurry = self.lock_slots().ahead.is_empty();
+            self.spawn(prepare(self.clone(), slots, in_a_hurry));
         }
-        slot
     }
 }
 
-/// Has the launcher make networks. Only then a launch may take one: the launcher does one thing after the other, but the
+/// Has the launcher make namespaces. Only then a launch may take one: the launcher does one thing after the other, but the
 /// shim of a launch that overtook would make the same network at the same time.
-async fn prepare(shared: Arc<Shared>, slots: Vec<u16>) {
+async fn prepare(shared: Arc<Shared>, slots: Vec<u16>, in_a_hurry: bool) {
+    if !in_a_hurry {
+        tokio::time::sleep(AFTER_A_START).await;
+    }
+    let usual = shared.settings.usual;
+    let bounds = Bounds { bytes: usual.disk, memory: usual.memory_quota };
     for slot in slots {
-        let asked = async { shared.launcher().await.ok()?.write_all(&Hello::Prepare { slot }.encode()).await.ok() };
+        let asked =
+            async { shared.launcher().await.ok()?.write_all(&Hello::Prepare { slot, bounds }.encode()).await.ok() };
         let asked = asked.await;
         let mut slots = shared.lock_slots();
         if asked.is_some() {
@@ -247,6 +300,9 @@ async fn prepare(shared: Arc<Shared>, slots: Vec<u16>) {
         }
     }
 }
+
+/// How long making ready for later launches waits, so that it does not take the processor from a program that starts.
+const AFTER_A_START: Duration = Duration::from_millis(10);
 
 /// Which slots are in use. They are given out in turn, so that an address is not soon another dyno's.
 #[derive(Debug)]

@@ -7,17 +7,22 @@
 //! also holds locks on its ROOT and RUN, so no two work on the same.
 #![forbid(unsafe_code)]
 
+mod forwarding;
+
+pub use forwarding::forwards_ipv6;
+
 use crate::domain::instance::{Instance, InstanceName, MAX_INSTANCES};
+use crate::sys::cgroup::{CgroupError, Hierarchy};
 use crate::sys::netlink::Netlink;
+use forwarding::Before;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 const REGISTER_DIR: &str = "/run/hokku";
-const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -64,11 +69,11 @@ pub fn claim(name: InstanceName, root: &Path) -> Result<(Instance, Claim), Claim
 
     let mut register = Register::open()?;
     register.drop_stale()?;
-    let number = match register.entry_for(&name, &root)? {
-        Some(number) => number,
-        None => register.free_number()?,
+    let instance = match register.entry_for(&name, &root)? {
+        Some(known) if has_its_groups(&known) => known,
+        Some(known) => Instance { delegated: delegated(), ..known },
+        None => Instance { delegated: delegated(), ..Instance::new(name, root, register.free_number()?) },
     };
-    let instance = Instance::new(name, root, number);
     make_passable(&instance.run).map_err(|source| RegisterError { path: instance.run.clone(), source })?;
     let Some(run_lock) = try_lock(&instance.run.join("lock"))? else {
         return Err(ClaimError::RootInUse { root: instance.root });
@@ -94,6 +99,21 @@ pub fn list() -> Result<Vec<Instance>, RegisterError> {
     Ok(Register::open()?.content.entries.into_iter().map(|entry| entry.instance).collect())
 }
 
+/// Where the instance's control groups are.
+pub fn hierarchy(instance: &Instance) -> Result<Hierarchy, CgroupError> {
+    Ok(Hierarchy::detect()?.within(instance.delegated.as_deref()))
+}
+
+/// Its dynos may be in groups below the one that was delegated to an earlier server; when that is gone, none are left.
+fn has_its_groups(instance: &Instance) -> bool {
+    instance.delegated.is_none() || hierarchy(instance).is_ok_and(|there| there.v2().is_some_and(Path::exists))
+}
+
+/// Where this process may make control groups. A host without any is found out when the first dyno is to start.
+fn delegated() -> Option<PathBuf> {
+    Hierarchy::detect().ok()?.within_delegated().delegated().map(Path::to_owned)
+}
+
 /// Takes the instance off the register and removes its RUN. Its links, cgroups and rules must be gone already. When it
 /// was the last in its network namespace (usually the host's), what was changed there for all of them is set back.
 pub fn release(instance: &Instance) -> Result<(), RegisterError> {
@@ -104,20 +124,15 @@ pub fn release(instance: &Instance) -> Result<(), RegisterError> {
     register.save()
 }
 
-/// Lets this host forward packets between its links, and remembers if it did not do so before.
-pub(super) fn switch_forwarding_on() -> Result<(), RegisterError> {
+/// Lets this host forward packets between its links, those of IPv6 only when that is wanted and there is any, and
+/// remembers what it did not do before.
+pub(super) fn switch_forwarding_on(ipv6: bool) -> Result<(), RegisterError> {
     let mut register = Register::open()?;
-    let path = Path::new(IP_FORWARD);
-    let now = fs::read_to_string(path).map_err(|source| RegisterError { path: path.into(), source })?;
-    if now.trim() != "0" {
-        return Ok(());
-    }
     let namespace = network_namespace()?;
-    if !register.content.forwarding_was_off.contains(&namespace) {
-        register.content.forwarding_was_off.push(namespace);
-        register.save()?;
-    }
-    fs::write(path, "1").map_err(|source| RegisterError { path: path.into(), source })
+    register.content.before.look(namespace, ipv6 && forwarding::has_ipv6())?;
+    // First it is written down how it was.
+    register.save()?;
+    register.content.before.switch_on(namespace)
 }
 
 /// The register, locked for as long as this lives.
@@ -131,8 +146,8 @@ struct Content {
     /// The boot that all below is about: `/run` is not everywhere emptied by a reboot.
     boot: String,
     entries: Vec<Entry>,
-    /// Network namespaces that did not forward packets before we asked them to.
-    forwarding_was_off: Vec<u64>,
+    #[serde(flatten)]
+    before: Before,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -178,7 +193,7 @@ impl Register {
 
     /// Writes the register, or removes every trace of it when nothing is left to remember.
     fn save(&self) -> Result<(), RegisterError> {
-        if !self.content.entries.is_empty() || !self.content.forwarding_was_off.is_empty() {
+        if !self.content.entries.is_empty() || !self.content.before.is_empty() {
             return write_json(&Self::path(), &self.content);
         }
         let dir = Path::new(REGISTER_DIR);
@@ -212,12 +227,12 @@ impl Register {
         self.content.entries.iter().map(|entry| &entry.instance)
     }
 
-    /// The number of the entry for this very name and root.
-    fn entry_for(&self, name: &InstanceName, root: &Path) -> Result<Option<u32>, ClaimError> {
+    /// The entry for this very name and root.
+    fn entry_for(&self, name: &InstanceName, root: &Path) -> Result<Option<Instance>, ClaimError> {
         if let Some(entry) = self.instances().find(|entry| entry.name == *name) {
             let same = entry.root == root;
             let taken = || ClaimError::NameTaken { name: name.clone(), root: entry.root.clone() };
-            return if same { Ok(Some(entry.number)) } else { Err(taken()) };
+            return if same { Ok(Some(entry.clone())) } else { Err(taken()) };
         }
         match self.instances().find(|entry| entry.root == root) {
             Some(entry) => Err(ClaimError::RootTaken { root: root.into(), name: entry.name.clone() }),
@@ -229,35 +244,39 @@ impl Register {
         let used = subnets_in_use().map_err(ClaimError::Subnets)?;
         let given = |number: u32| self.instances().any(|entry| entry.number == number);
         let free = |number: &u32| {
-            let subnet = Instance::new(InstanceName::default(), PathBuf::new(), *number).subnet();
-            !given(*number) && used.iter().all(|other| !overlap(subnet, *other))
+            let instance = Instance::new(InstanceName::default(), PathBuf::new(), *number);
+            let ((v4, prefix), (v6, prefix6)) = (instance.subnet(), instance.subnet6());
+            let subnets: [(IpAddr, u8); 2] = [(v4.into(), prefix), (v6.into(), prefix6)];
+            !given(*number) && subnets.iter().all(|ours| used.iter().all(|other| !overlap(*ours, *other)))
         };
         (0..MAX_INSTANCES).find(free).ok_or(ClaimError::Full)
     }
 
     fn restore_forwarding(&mut self) -> Result<(), RegisterError> {
         let here = network_namespace()?;
-        let was_off = &mut self.content.forwarding_was_off;
-        if self.content.entries.iter().all(|entry| entry.namespace != here) && was_off.contains(&here) {
-            fs::write(IP_FORWARD, "0").map_err(|source| RegisterError { path: IP_FORWARD.into(), source })?;
-            was_off.retain(|namespace| *namespace != here);
-        }
-        Ok(())
+        let last = self.content.entries.iter().all(|entry| entry.namespace != here);
+        if last { self.content.before.restore(here) } else { Ok(()) }
     }
 }
 
 /// The subnets that this host's addresses are in and that its routes lead to, the default route aside.
-fn subnets_in_use() -> io::Result<Vec<(Ipv4Addr, u8)>> {
+fn subnets_in_use() -> io::Result<Vec<(IpAddr, u8)>> {
     let mut netlink = Netlink::open()?;
     let mut used: Vec<_> = netlink.addresses()?.into_iter().map(|(address, prefix, _)| (address, prefix)).collect();
     used.extend(netlink.routes()?.into_iter().filter(|route| route.prefix > 0).map(|route| (route.to, route.prefix)));
     Ok(used)
 }
 
-fn overlap(a: (Ipv4Addr, u8), b: (Ipv4Addr, u8)) -> bool {
-    let shorter = a.1.min(b.1).min(32);
-    let mask = u32::MAX.checked_shl(32 - u32::from(shorter)).unwrap_or(0);
-    a.0.to_bits() & mask == b.0.to_bits() & mask
+fn overlap(a: (IpAddr, u8), b: (IpAddr, u8)) -> bool {
+    // By IPv4 as the last bits of IPv6, so that one rule is enough; the two never meet.
+    let bits = |address| match address {
+        IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
+        IpAddr::V6(v6) => (v6.to_bits(), 128),
+    };
+    let ((a_bits, longest), (b_bits, other)) = (bits(a.0), bits(b.0));
+    let shorter = a.1.min(b.1).min(longest);
+    let mask = u128::MAX.checked_shl(128 - u32::from(shorter)).unwrap_or(0);
+    longest == other && a_bits & mask == b_bits & mask
 }
 
 /// Makes a directory that the instances' unprivileged helpers can pass through, whatever this process's umask.
@@ -341,22 +360,39 @@ mod tests {
         format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).parse().unwrap()
     }
 
+    /// Forwarding of both families, and whether `default` and the first link listen to routers.
+    const SWITCHES: [&str; 4] =
+        ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/default/accept_ra", "ipv6/conf/up/accept_ra"];
+
+    fn switches() -> [String; 4] {
+        SWITCHES.map(|file| fs::read_to_string(Path::new("/proc/sys/net").join(file)).unwrap().trim().to_owned())
+    }
+
     #[test]
     fn forwarding_is_set_back_with_the_last_instance() {
-        let forwards = || fs::read_to_string(IP_FORWARD).unwrap().trim().to_owned();
         let play = move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            for before in ["0", "1"] {
-                fs::write(IP_FORWARD, before).unwrap();
+            let namespace = File::open("/proc/thread-self/ns/net").unwrap();
+            Netlink::open().unwrap().add_veth("up", 1500, "down", std::os::fd::AsFd::as_fd(&namespace)).unwrap();
+            for (before, ipv6, during) in [
+                (["0", "0", "1", "1"], false, ["1", "0", "1", "1"]),
+                (["0", "0", "1", "1"], true, ["1", "1", "2", "2"]),
+                (["1", "0", "1", "0"], true, ["1", "1", "2", "0"]),
+                (["0", "1", "1", "1"], true, ["1", "1", "1", "1"]),
+                (["1", "1", "2", "0"], true, ["1", "1", "2", "0"]),
+            ] {
+                for (file, value) in SWITCHES.iter().zip(before) {
+                    fs::write(Path::new("/proc/sys/net").join(file), value).unwrap();
+                }
                 let roots = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
                 let [first, second] = roots.each_ref().map(|root| claim(name(), root.path()).unwrap().0);
-                for _ in 0..2 {
-                    switch_forwarding_on().unwrap();
-                }
+                switch_forwarding_on(false).unwrap();
+                switch_forwarding_on(ipv6).unwrap();
                 release(&first).unwrap();
-                assert_eq!(forwards(), "1");
+                assert_eq!(switches(), during);
+                assert_eq!(forwards_ipv6(), during[1] == "1");
                 release(&second).unwrap();
-                assert_eq!(forwards(), before);
+                assert_eq!(switches(), before);
             }
         };
         std::thread::spawn(play).join().unwrap();
@@ -366,13 +402,14 @@ mod tests {
     fn a_reboot_empties_the_register() {
         let instance = Instance::new(name(), "/r".into(), 3);
         let entries = vec![Entry { instance: instance.clone(), namespace: 1 }];
-        let content = Content { boot: "first".to_owned(), entries, forwarding_was_off: vec![1] };
+        let before = serde_json::from_str(r#"{"forwarding_was_off":[1]}"#).unwrap();
+        let content = Content { boot: "first".to_owned(), entries, before };
         let bytes = serde_json::to_vec(&content).unwrap();
 
         let (same, left_over) = Content::of_boot("first".to_owned(), &bytes).unwrap();
         assert_eq!((same.entries.len(), left_over.len()), (1, 0));
         let (next, left_over) = Content::of_boot("second".to_owned(), &bytes).unwrap();
-        assert_eq!((next.entries.len(), next.forwarding_was_off.len(), next.boot.as_str()), (0, 0, "second"));
+        assert_eq!((next.entries.len(), next.before.is_empty(), next.boot.as_str()), (0, true, "second"));
         assert_eq!(left_over, [instance.run]);
     }
 
@@ -399,6 +436,17 @@ mod tests {
         let (again, _claim_a) = claim(first.0.name.clone(), a.path()).unwrap();
         assert_eq!(again, first.0);
         assert_eq!(find(a.path()).unwrap(), Some(again));
+    }
+
+    #[test]
+    fn an_instance_stays_where_its_groups_are_for_as_long_as_those_are_there() {
+        let below = |delegated: Option<&str>| Instance {
+            delegated: delegated.map(PathBuf::from),
+            ..Instance::new(name(), "/r".into(), 3)
+        };
+        assert!(has_its_groups(&below(None)));
+        assert!(has_its_groups(&below(Some("/"))));
+        assert!(!has_its_groups(&below(Some("/gone/away"))));
     }
 
     #[test]
@@ -457,6 +505,10 @@ mod tests {
             ("10.128.0.0/16", "10.129.0.0/16", false),
             ("10.128.0.0/16", "192.168.0.0/16", false),
             ("10.128.0.0/16", "0.0.0.0/0", true),
+            ("fd68:1::/64", "fd68:1::7/128", true),
+            ("fd68:1::/64", "fd68:2::/64", false),
+            ("fd68:1::/64", "0.0.0.0/0", false),
+            ("::/0", "fd68:1::/64", true),
         ] {
             assert_eq!(overlap(net(a), net(b)), expected, "{a} {b}");
         }

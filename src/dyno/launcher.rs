@@ -2,17 +2,21 @@
 //! One per instance; it outlives the server, and the next server finds it by its socket.
 #![forbid(unsafe_code)]
 
-use super::network;
-use super::protocol::{self, Hello, Request, Stdio};
+use super::base::Base;
+use super::protocol::{self, Hello, News};
 use super::relay::Relay;
-use super::shim;
+use super::scratch::Bounds;
+use super::{network, shim};
 use crate::domain::instance::Instance;
-use crate::sys::process::{self, Fork, SingleThreaded};
+use crate::sys::fd;
+use crate::sys::process::{self, Child, Fork, SingleThreaded, Title};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -48,6 +52,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherErro
         args.into_iter().collect::<Vec<_>>().try_into().map_err(|_| LauncherError::Usage("launcher INSTANCE"))?;
     let instance: Instance = serde_json::from_slice(instance.as_bytes())?;
     let single = SingleThreaded::claim()?;
+    process::forget_ignored_signals();
     // Away from the server's session and group, so that what ends the server doesn't end this.
     let _ = rustix::process::setsid();
     rustix::process::chdir("/").map_err(io::Error::from)?;
@@ -56,25 +61,69 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherErro
     listener.set_nonblocking(true)?;
     let null = OpenOptions::new().read(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(null).map_err(io::Error::from)?;
+    // It may have to run a program.
+    let base = Base::prepare(&instance, true);
     process::forget_children();
-    if relay_names(&single, &instance)? {
-        return Ok(());
+    let title = Title::claim(&single).ok();
+    if let Some(title) = title {
+        title.set(&format!("hokku-launcher {}", instance.name));
     }
-    match serve(&single, &instance, &listener)? {
-        None => Ok(()),
-        Some(Forked { connection, network }) => {
-            // As long as any process has it open, servers could connect to a launcher that is dead.
-            drop(listener);
-            be_shim(&single, &instance, connection, network)
+    let base = base.map(|base| base.with_title(title));
+    let Some(forked) = serve(&single, &instance, &listener)? else { return Ok(()) };
+    // As long as any process has it open, servers could connect to a launcher that is dead.
+    drop(listener);
+    process::remember_children();
+    let _ = rustix::process::setsid();
+    match (forked, base) {
+        (Forked::Waiting { slot, bounds, socket }, Ok(base)) => {
+            shim::wait(&single, &base, &instance, slot, bounds, &socket);
+        }
+        (Forked::Waiting { .. }, Err(_)) => {}
+        (Forked::Asked(connection), Ok(base)) => shim::serve(&single, &base, &instance, connection),
+        (Forked::Asked(mut connection), Err(error)) => {
+            connection.write_all(&protocol::encode(&News::Failed(error)))?;
+        }
+        (Forked::Relaying(target), base) => {
+            if let Ok(base) = base {
+                base.show_waiting(&format!("hokku-dns {}", instance.name));
+            }
+            relay_names(&instance, target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where only the host itself can reach its name server, a child of ours asks it for the dynos, for as long as the
+/// launcher lives.
+#[derive(Default)]
+struct Relaying {
+    child: Option<(SocketAddr, Child)>,
+}
+
+impl Relaying {
+    /// Whether this process is that child now. One that asks somebody else is ended first; one that is not needed by new
+    /// dynos any more goes on for the others.
+    fn adapt(&mut self, single: &SingleThreaded) -> Option<Forked> {
+        let target = network::relay_target()?;
+        if let Some((_, child)) = self.child.take_if(|(asked, _)| *asked != target) {
+            let _ = process::signal(&child.pidfd, libc::SIGKILL);
+            let _ = process::wait(child.pidfd.as_fd());
+        }
+        if self.child.is_some() {
+            return None;
+        }
+        // When there is no process to be had, the next server tries again.
+        match process::fork(single).ok()? {
+            Fork::Child => Some(Forked::Relaying(target)),
+            Fork::Parent(child) => {
+                self.child = Some((target, child));
+                None
+            }
         }
     }
 }
 
-/// Where only the host itself can reach its name server, a child of ours asks it for the dynos, for as long as the
-/// launcher lives. Whether this is that child.
-fn relay_names(single: &SingleThreaded, instance: &Instance) -> io::Result<bool> {
-    let Some(target) = network::relay_target() else { return Ok(false) };
-    let Fork::Child = process::fork(single)? else { return Ok(false) };
+fn relay_names(instance: &Instance, target: SocketAddr) -> io::Result<()> {
     process::die_with_parent()?;
     let _relay = Relay::start((instance.gateway(), DNS_PORT).into(), target)?;
     loop {
@@ -82,10 +131,20 @@ fn relay_names(single: &SingleThreaded, instance: &Instance) -> io::Result<bool>
     }
 }
 
-/// This process is the new child, and has a launch to see through.
-struct Forked {
-    connection: UnixStream,
-    network: Option<OwnedFd>,
+/// This process is a new child.
+enum Forked {
+    /// Which makes all ready for a launch in that slot, and waits for it.
+    Waiting { slot: u16, bounds: Bounds, socket: OwnedFd },
+    /// Which has a launch to see through.
+    Asked(UnixStream),
+    /// Which asks that name server for the dynos.
+    Relaying(SocketAddr),
+}
+
+/// A shim that waits for a launch.
+struct Ahead {
+    socket: OwnedFd,
+    shim: Child,
 }
 
 fn serve(
@@ -93,9 +152,15 @@ fn serve(
     instance: &Instance,
     listener: &UnixListener,
 ) -> Result<Option<Forked>, LauncherError> {
-    let mut prepared: HashMap<u16, OwnedFd> = HashMap::new();
+    let mut waiting: HashMap<u16, Ahead> = HashMap::new();
+    let mut relaying = Relaying::default();
+    if let Some(forked) = relaying.adapt(single) {
+        return Ok(Some(forked));
+    }
     let path = socket(instance);
     let ours = fs::metadata(&path)?.ino();
+    // Hung up when all is gone, which is what whoever asked waits for.
+    let mut asked_to_end = None;
     // The name leads elsewhere when RUN was removed or another launcher took over.
     while fs::metadata(&path).is_ok_and(|now| now.ino() == ours) {
         let mut polled = [PollFd::new(listener, PollFlags::IN)];
@@ -104,31 +169,60 @@ fn serve(
             Err(error) => return Err(io::Error::from(error).into()),
         }
         let Ok((connection, _)) = listener.accept() else { continue };
-        match hello(&connection) {
-            Some(Hello::Quit) => break,
-            Some(Hello::Forget) => release(instance, &mut prepared),
-            Some(Hello::Prepare { slot }) => {
-                // When it can't be made now, the launch will say why.
-                if let Ok(namespace) = network::prepare(instance, slot) {
-                    prepared.insert(slot, namespace);
-                }
+        let forked = match hello(&connection) {
+            Some(Hello::Quit) => {
+                asked_to_end = Some(connection);
+                break;
             }
-            Some(Hello::Launch { slot }) => {
-                let network = prepared.remove(&slot);
-                // A failed fork shows to the server as a connection that ends without a word.
-                if let Ok(Fork::Child) = process::fork(single) {
-                    return Ok(Some(Forked { connection, network }));
-                }
+            Some(Hello::Forget) => {
+                release(instance, &mut waiting);
+                // The host's name server may be another one by now.
+                relaying.adapt(single)
             }
-            None => {}
+            Some(Hello::Prepare { slot, bounds }) => prepare(single, slot, bounds, &mut waiting),
+            Some(Hello::Launch { slot }) => launch(single, waiting.remove(&slot), connection),
+            None => None,
+        };
+        if forked.is_some() {
+            return Ok(forked);
         }
     }
-    release(instance, &mut prepared);
+    release(instance, &mut waiting);
+    drop(asked_to_end);
     Ok(None)
 }
 
-fn release(instance: &Instance, prepared: &mut HashMap<u16, OwnedFd>) {
-    for (slot, _) in prepared.drain() {
+/// When that can't be done now, the launch itself will fail, and say why.
+fn prepare(single: &SingleThreaded, slot: u16, bounds: Bounds, waiting: &mut HashMap<u16, Ahead>) -> Option<Forked> {
+    let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let (ours, theirs) = pair.ok()?;
+    match process::fork(single).ok()? {
+        Fork::Child => Some(Forked::Waiting { slot, bounds, socket: theirs }),
+        Fork::Parent(shim) => {
+            waiting.insert(slot, Ahead { socket: ours, shim });
+            None
+        }
+    }
+}
+
+/// Hands the connection to the shim that waits, or to a new one. A failed fork shows to the server as a connection that
+/// ends without a word.
+fn launch(single: &SingleThreaded, ahead: Option<Ahead>, connection: UnixStream) -> Option<Forked> {
+    if ahead.is_some_and(|ahead| fd::send(&ahead.socket, b"l", &[connection.as_fd()]).is_ok()) {
+        return None;
+    }
+    match process::fork(single) {
+        Ok(Fork::Child) => Some(Forked::Asked(connection)),
+        Ok(Fork::Parent(_)) | Err(_) => None,
+    }
+}
+
+/// Ends the shims that wait, and does not return before all that they had made is gone: the slots may be used again.
+fn release(instance: &Instance, waiting: &mut HashMap<u16, Ahead>) {
+    for (slot, Ahead { socket, shim }) in waiting.drain() {
+        drop(socket);
+        // Ended children vanish by themselves here, which is what this waits for.
+        let _ = process::wait(shim.pidfd.as_fd());
         // With its namespace the link is gone anyway, only a little later.
         let _ = network::release(instance, slot);
     }
@@ -151,30 +245,6 @@ fn hello(connection: &UnixStream) -> Option<Hello> {
     Hello::decode(bytes)
 }
 
-/// In the forked child: reads the launch and sees it through.
-fn be_shim(
-    single: &SingleThreaded,
-    instance: &Instance,
-    mut connection: UnixStream,
-    network: Option<OwnedFd>,
-) -> Result<(), LauncherError> {
-    process::remember_children();
-    let _ = rustix::process::setsid();
-    let mut buffer = Vec::new();
-    let mut chunk = vec![0; 64 * 1024];
-    let request = loop {
-        if let Some(request) = protocol::decode::<Request>(&mut buffer)? {
-            break request;
-        }
-        match connection.read(&mut chunk)? {
-            0 => return Ok(()),
-            length => buffer.extend(&chunk[..length]),
-        }
-    };
-    shim::run(single, instance, &request, network, Some(connection))?;
-    Ok(())
-}
-
 /// `hokku dyno run --bundle DIR`: runs a bundle by hand, in the foreground, with this process' standard streams. The
 /// instance matters only to a bundle with a network. Returns the exit status.
 ///
@@ -192,11 +262,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<i32, LauncherErro
         }
     }
     let bundle = bundle.ok_or(USAGE)?.canonicalize()?;
+    let on_disk = instance.is_some();
     let instance = match instance {
         Some(instance) => serde_json::from_slice(instance.as_bytes())?,
         None => Instance::new(crate::domain::instance::InstanceName::default(), bundle.clone(), 0),
     };
     let single = SingleThreaded::claim()?;
-    let request = Request { bundle, env: Vec::new(), files: Vec::new(), stdio: Stdio::Inherit };
-    Ok(shim::run(&single, &instance, &request, None, None)?)
+    process::forget_ignored_signals();
+    Ok(shim::by_hand(&single, &Base::prepare(&instance, on_disk)?, &instance, bundle)?)
 }

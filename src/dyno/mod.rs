@@ -1,11 +1,15 @@
 //! The engine: dynos as the kernel sees them.
 //!
 //! ```text
-//!  server                   launcher                shim                       init (pid 1)        app
-//!  Dynos::launch ─request─▶ fork ─────────────────▶ cgroup, clone3 ──────────▶ mounts, pivot ────▶ exec
-//!        ◀──────────────────Started / Failed─────── id maps, mounts ─by fd──▶  drop everything     uid 1000
-//!        ◀── shim.sock, log.ring, exit.json ─────── pipes or pty               reap
+//!  server                   launcher            shim                       init (pid 1)            app
+//!                             fork ───────────▶ network, ids, cgroup ────▶ /proc, /dev, /sys
+//!                                               waits                      waits
+//!  Dynos::launch ─request─▶ passes it on ─────▶ request ─────────────────▶ root, pivot ─────────▶ exec
+//!        ◀──────────────────Started / Failed─────      ◀─ Failed, or nothing─ drop everything     uid 1000
+//!        ◀── shim.sock, log.ring, exit.json ──── pipes or pty              reap
 //! ```
+//!
+//! What is above the request is made ahead, for the next launches (`docs/decisions/0005`).
 //!
 //! The server may die at any moment and comes back to the same dynos: what lasts is in `RUN/dynos/<id>/`. A dyno never
 //! outlives its shim, and nothing that a dyno uses is visible on the host, so a crash leaves nothing to clean up but a
@@ -14,22 +18,31 @@
 //! Identity is a pidfd or a socket, never a number; secrets travel by socket, never by file or argument.
 #![forbid(unsafe_code)]
 
+mod base;
 mod engine;
+pub mod firewall;
 mod init;
 pub mod instances;
 pub mod launcher;
 pub mod network;
 pub mod policy;
+mod program;
 mod protocol;
 mod record;
 pub mod relay;
+mod remedy;
 mod ring;
+mod roots;
+pub mod scratch;
+mod shape;
 pub mod shell;
 mod shim;
 pub mod spec;
 mod step;
 
 pub use engine::{Dynos, EngineError, Settings, destroy};
+pub use remedy::ADVICE;
+pub use roots::{Root, roots};
 pub use step::StepError;
 
 use crate::domain::app::AppId;
@@ -162,10 +175,14 @@ pub enum What {
     BootTimeout,
     /// All its output is stored by now.
     Exited(Exit),
-    /// It could not be launched: what was being done, and what the kernel said.
+    /// It could not be launched: what was being done, what the kernel said, and, after [`ADVICE`], what to do about it.
     Failed { step: String, message: String },
     /// SIGKILL had to end it after its grace (R12); `Exited` follows.
     Killed,
+    /// What it writes is kept in memory, for that reason.
+    InMemory { why: String },
+    /// It uses that many bytes of memory, which is more than its size has (R14). Told again while it does.
+    OverQuota { bytes: u64, quota: u64 },
 }
 
 /// A dyno that a starting server comes upon.

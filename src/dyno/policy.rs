@@ -1,5 +1,5 @@
 //! Which system calls a dyno may make. The measure is Docker's profile for a container without capabilities; beyond it
-//! go: no `ptrace`, no `io_uring`, no address families but Unix, IP and the routing netlink.
+//! go: no `ptrace`, no `io_uring`, no `vmsplice`, no address families but Unix, IP and the routing netlink.
 //!
 //! What is not named here does not exist for a dyno (ENOSYS): libraries try new calls first and fall back to old ones
 //! on exactly that answer. What exists and is refused answers EPERM.
@@ -9,6 +9,7 @@ use crate::sys::seccomp::{Condition, Policy, Rule, Verdict};
 use crate::sys::syscalls;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
 use serde_json::{Value, json};
+use std::sync::LazyLock;
 
 #[rustfmt::skip]
 const ALLOWED: &[&str] = &[
@@ -24,7 +25,7 @@ const ALLOWED: &[&str] = &[
     "readlink", "readlinkat", "readv", "removexattr", "removexattrat", "rename", "renameat", "renameat2", "rmdir",
     "sendfile", "setxattr", "setxattrat", "splice", "stat", "statfs", "statx", "symlink", "symlinkat", "sync",
     "sync_file_range", "syncfs", "tee", "truncate", "umask", "unlink", "unlinkat", "utime", "utimensat", "utimes",
-    "vmsplice", "write", "writev", "fanotify_mark", "name_to_handle_at", "cachestat",
+    "write", "writev", "fanotify_mark", "name_to_handle_at", "cachestat",
     // Waiting.
     "epoll_create", "epoll_create1", "epoll_ctl", "epoll_ctl_old", "epoll_pwait", "epoll_pwait2", "epoll_wait",
     "epoll_wait_old", "eventfd", "eventfd2", "poll", "ppoll", "pselect6", "select", "signalfd", "signalfd4",
@@ -33,7 +34,6 @@ const ALLOWED: &[&str] = &[
     "brk", "get_mempolicy", "madvise", "map_shadow_stack", "memfd_create", "membarrier", "mincore", "mlock", "mlock2",
     "mlockall", "mmap", "mprotect", "mremap", "mseal", "msync", "munlock", "munlockall", "munmap", "pkey_alloc",
     "pkey_free", "pkey_mprotect", "process_madvise", "process_mrelease", "remap_file_pages", "rseq",
-    "set_mempolicy_home_node",
     // Processes and threads.
     "arch_prctl", "capget", "capset", "execve", "execveat", "exit", "exit_group", "fork", "futex", "futex_requeue",
     "futex_wait", "futex_waitv", "futex_wake", "get_robust_list", "get_thread_area", "getcpu", "getegid", "geteuid",
@@ -69,7 +69,7 @@ const REFUSED: &[&str] = &[
     "pivot_root", "process_vm_readv", "process_vm_writev", "ptrace", "quotactl", "quotactl_fd", "reboot",
     "request_key", "set_mempolicy", "setdomainname", "sethostname", "setns", "settimeofday", "statmount",
     "listmount", "swapoff", "swapon", "syslog", "umount2", "unshare", "userfaultfd", "uselib", "ustat", "vhangup",
-    "_sysctl", "sysfs", "personality", "clone", "socket",
+    "set_mempolicy_home_node", "vmsplice", "_sysctl", "sysfs", "personality", "clone", "socket",
 ];
 
 const EPERM: u16 = 1;
@@ -100,6 +100,12 @@ pub fn seccomp() -> Value {
     syscalls.push(allow("socket", json!([equal(0, u64::from(libc::AF_NETLINK.cast_unsigned())), equal(2, 0)])));
     syscalls.push(json!({ "names": REFUSED, "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM }));
     json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": ENOSYS, "syscalls": syscalls })
+}
+
+/// The same as text, made once.
+pub(super) fn text() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| seccomp().to_string());
+    &TEXT
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! What server, launcher and shim say to each other.
 //!
-//! To the launcher (`RUN/launcher.sock`), one connection each: a [`Hello`] of four bytes, then for a launch the request
+//! To the launcher (`RUN/launcher.sock`), one connection each: a [`Hello`] of fixed length, then for a launch the request
 //! as a frame. The launcher only reads the hello; a launch's connection goes on to the shim it forks and becomes that
 //! dyno's first control connection.
 //!
@@ -9,6 +9,7 @@
 //! `[type u8][length u32 BE][payload]`, of which each side ignores types it doesn't know.
 #![forbid(unsafe_code)]
 
+use super::scratch::Bounds;
 use super::{File, StepError};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -27,35 +28,42 @@ pub(super) enum Hello {
     Launch {
         slot: u16,
     },
-    /// Make this slot's network now, so that it is there when the launch comes.
+    /// Make this slot's walls now, so that they are there when the launch comes.
     Prepare {
         slot: u16,
+        bounds: Bounds,
     },
-    /// The networks made ahead were for a server that is gone.
+    /// There is a new server: the networks made ahead were for one that is gone, and the host may have changed.
     Forget,
     Quit,
 }
 
 impl Hello {
-    pub(super) const LENGTH: usize = 4;
+    pub(super) const LENGTH: usize = 20;
 
     pub(super) fn encode(self) -> [u8; Self::LENGTH] {
-        let (kind, slot) = match self {
-            Self::Launch { slot } => (1, slot),
-            Self::Prepare { slot } => (2, slot),
-            Self::Quit => (3, 0),
-            Self::Forget => (4, 0),
+        let none = Bounds { bytes: 0, memory: 0 };
+        let (kind, slot, bounds) = match self {
+            Self::Launch { slot } => (1, slot, none),
+            Self::Prepare { slot, bounds } => (2, slot, bounds),
+            Self::Quit => (3, 0, none),
+            Self::Forget => (4, 0, none),
         };
-        let [high, low] = slot.to_be_bytes();
-        [VERSION, kind, high, low]
+        let mut bytes = [0; Self::LENGTH];
+        bytes[..2].copy_from_slice(&[VERSION, kind]);
+        bytes[2..4].copy_from_slice(&slot.to_be_bytes());
+        bytes[4..12].copy_from_slice(&bounds.bytes.to_be_bytes());
+        bytes[12..].copy_from_slice(&bounds.memory.to_be_bytes());
+        bytes
     }
 
     pub(super) fn decode(bytes: [u8; Self::LENGTH]) -> Option<Self> {
-        let [VERSION, kind, high, low] = bytes else { return None };
+        let [VERSION, kind, high, low, ..] = bytes else { return None };
         let slot = u16::from_be_bytes([high, low]);
+        let number = |at: usize| Some(u64::from_be_bytes(bytes[at..at + 8].try_into().ok()?));
         Some(match kind {
             1 => Self::Launch { slot },
-            2 => Self::Prepare { slot },
+            2 => Self::Prepare { slot, bounds: Bounds { bytes: number(4)?, memory: number(12)? } },
             3 => Self::Quit,
             4 => Self::Forget,
             _ => return None,
@@ -91,6 +99,8 @@ pub(super) enum Stdio {
 /// What a shim tells a server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum News {
+    /// Said before `Started`: what the dyno writes is kept in memory, because this went wrong.
+    InMemory(StepError),
     Started,
     Failed(StepError),
     /// There are lines in the ring.
@@ -175,9 +185,12 @@ mod tests {
 
     #[test]
     fn a_hello_of_another_version_is_not_understood() {
-        for hello in [Hello::Launch { slot: 999 }, Hello::Prepare { slot: 7 }, Hello::Forget, Hello::Quit] {
+        let bounds = Bounds { bytes: 1 << 30, memory: u64::MAX };
+        for hello in [Hello::Launch { slot: 999 }, Hello::Prepare { slot: 7, bounds }, Hello::Forget, Hello::Quit] {
             assert_eq!(Hello::decode(hello.encode()), Some(hello));
         }
-        assert_eq!(Hello::decode([VERSION + 1, 1, 0, 0]), None);
+        let mut other = Hello::Quit.encode();
+        other[0] = VERSION + 1;
+        assert_eq!(Hello::decode(other), None);
     }
 }

@@ -2,50 +2,132 @@
 //! ended, and takes the walls down again. One process per dyno, no threads; when it dies, so does its dyno.
 #![forbid(unsafe_code)]
 
-mod launch;
+mod berth;
 mod lines;
 mod watch;
 
+use super::base::Base;
 use super::protocol::{self, News, Request, Stdio};
 use super::record;
+use super::scratch::Bounds;
 use super::step::StepError;
 use crate::domain::dyno::Exit;
 use crate::domain::instance::Instance;
-use crate::sys::process::SingleThreaded;
+use crate::sys::process::{self, SingleThreaded};
+use berth::Berth;
 use jiff::Timestamp;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
-/// Runs one dyno from its request to its end. Returns its exit status, for a shim that was started by hand.
-pub(super) fn run(
+/// Makes all that can be made before a dyno in this slot is asked for, and waits for the connection that asks; the end
+/// of `socket` without one ends this.
+pub(super) fn wait(
     single: &SingleThreaded,
+    base: &Base,
+    instance: &Instance,
+    slot: u16,
+    bounds: Bounds,
+    socket: &OwnedFd,
+) {
+    // Until there is a dyno, it is part of the launcher.
+    if process::die_with_parent().is_err() {
+        return;
+    }
+    base.show_waiting("hokku-shim, waiting");
+    // When it can't be made now, the launch will say why.
+    let Ok(berth) = Berth::ahead(single, base, instance, slot, bounds) else { return };
+    base.practise();
+    let connection = match crate::sys::fd::receive(socket, &mut [0; 1]) {
+        Ok((1, mut fds)) if fds.len() == 1 => UnixStream::from(fds.remove(0)),
+        _ => return berth.give_up(),
+    };
+    if process::outlive_parent().is_err() {
+        return berth.give_up();
+    }
+    see_through(single, base, instance, Some(berth), connection);
+}
+
+/// The same for a launch that nothing was made ready for.
+pub(super) fn serve(single: &SingleThreaded, base: &Base, instance: &Instance, connection: UnixStream) {
+    see_through(single, base, instance, None, connection);
+}
+
+/// A launch that was asked for by hand, with this process' own standard streams. Returns its exit status.
+pub(super) fn by_hand(
+    single: &SingleThreaded,
+    base: &Base,
+    instance: &Instance,
+    bundle: PathBuf,
+) -> Result<i32, StepError> {
+    let request = Request { bundle, env: Vec::new(), files: Vec::new(), stdio: Stdio::Inherit };
+    run(single, base, instance, &request, None, None)
+}
+
+fn see_through(
+    single: &SingleThreaded,
+    base: &Base,
+    instance: &Instance,
+    waiting: Option<Berth>,
+    connection: UnixStream,
+) {
+    // One that ends before it has said all shows to the server as a connection that ends without a word.
+    let Ok(Some(request)) = read(&connection) else {
+        waiting.into_iter().for_each(Berth::give_up);
+        return;
+    };
+    // What goes wrong is told to the server.
+    let _ = run(single, base, instance, &request, waiting, Some(connection));
+}
+
+fn read(mut connection: &UnixStream) -> io::Result<Option<Request>> {
+    let mut buffer = Vec::new();
+    let mut chunk = [0; 16 * 1024];
+    loop {
+        if let Some(request) = protocol::decode(&mut buffer)? {
+            return Ok(Some(request));
+        }
+        match connection.read(&mut chunk)? {
+            0 => return Ok(None),
+            length => buffer.extend(&chunk[..length]),
+        }
+    }
+}
+
+/// Runs one dyno to its end. Returns its exit status.
+fn run(
+    single: &SingleThreaded,
+    base: &Base,
     instance: &Instance,
     request: &Request,
-    network: Option<OwnedFd>,
+    waiting: Option<Berth>,
     mut control: Option<UnixStream>,
 ) -> Result<i32, StepError> {
     let _ = rustix::thread::set_name(c"hokku-shim");
-    let (bundle, managed) = (request.bundle.clone(), request.stdio != Stdio::Inherit);
-    let mut running = match launch::launch(single, instance, request, network) {
+    let mut running = match berth::launch(single, base, instance, request, waiting) {
         Ok(running) => running,
         Err(error) => {
             tell(&mut control, &News::Failed(error.clone()));
             return Err(error);
         }
     };
+    if let Some(error) = running.layer.instead.take() {
+        tell(&mut control, &News::InMemory(error));
+    }
     tell(&mut control, &News::Started);
-    let (ended, out_of_memory) = watch::watch(&mut running, control.as_ref());
+    let (ended, out_of_memory, controls) = watch::watch(&mut running, control.as_ref());
     let oom = out_of_memory || running.walls.group.oom_killed().unwrap_or(false);
     let exit = exit(ended, oom);
     // First of all the word of how it ended: should this process be killed now, only rubbish stays.
-    let left = if managed { record::leave_exit(&bundle, exit) } else { Ok(()) };
+    let managed = request.stdio != Stdio::Inherit;
+    let left = if managed { record::leave_exit(&request.bundle, exit) } else { Ok(()) };
     running.walls.take_down();
     // The end of the control connections tells the server that everything is over.
-    drop(control);
+    drop((control, controls));
     match left {
         Ok(()) => Ok(exit.code),
-        Err(error) => Err(StepError::new("leave the exit record", bundle.display(), error)),
+        Err(error) => Err(StepError::new("leave the exit record", request.bundle.display(), error)),
     }
 }
 

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 /// The head of a CGI program's answer is a few lines.
@@ -31,6 +31,7 @@ const GIT_PROTOCOL: HeaderName = HeaderName::from_static("git-protocol");
 struct Held {
     child: Child,
     _slot: OwnedSemaphorePermit,
+    _inside: OwnedRwLockReadGuard<()>,
     _pass: Pass,
 }
 
@@ -52,6 +53,7 @@ pub(super) async fn run(git: &Git, actor: &Actor, app: &App, request: Request) -
     };
     let slot = git.slots.clone().acquire_owned().await.map_err(io::Error::other)?;
     let pass = git.pushes.admit(actor, app)?;
+    let inside = git.control.repositories.enter(app.id).await;
     let repository = repository(git, app)?;
     let (parts, body) = request.into_parts();
     let mut command = Command::new(&git.program);
@@ -62,7 +64,7 @@ pub(super) async fn run(git: &Git, actor: &Actor, app: &App, request: Request) -
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0);
     let mut child = command.spawn()?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let held = Held { child, _slot: slot, _pass: pass };
+    let held = Held { child, _slot: slot, _inside: inside, _pass: pass };
 
     let mut stdout = BufReader::new(stdout.ok_or(io::ErrorKind::BrokenPipe)?);
     if let Some(stdin) = stdin {
@@ -102,7 +104,10 @@ fn repository(git: &Git, app: &App) -> io::Result<PathBuf> {
     Ok(dir)
 }
 
-/// What CGI and git's program want to know. Nothing of the server's own environment.
+/// How submodules are fetched: through which proxy, and by which authorities' word.
+const PASSED: [&str; 6] = ["https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY", "GIT_SSL_CAINFO", "SSL_CERT_FILE"];
+
+/// What CGI and git's program want to know. Of the server's own environment only the way to other servers.
 fn environment(
     parts: &axum::http::request::Parts,
     service: &str,
@@ -132,6 +137,7 @@ fn environment(
     pass_on("CONTENT_LENGTH", CONTENT_LENGTH);
     pass_on("HTTP_CONTENT_ENCODING", CONTENT_ENCODING);
     pass_on("GIT_PROTOCOL", GIT_PROTOCOL);
+    env.extend(PASSED.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?))));
     env
 }
 

@@ -8,6 +8,7 @@
 //! leave out what `export-ignore` names, and know nothing of submodules.)
 #![forbid(unsafe_code)]
 
+use super::lfs;
 use super::pushes::SUCCEEDED;
 use crate::client::{self, Call, Client, ClientError, Method, Server};
 use bytes::Bytes;
@@ -139,6 +140,9 @@ fn deploy(branch: &str, object: &str) -> Result<(), HookError> {
     let commit = commit.trim();
     let checkout = Checkout::make(Path::new("."))?;
     checkout.fill(commit)?;
+    if let Some(warning) = lfs::warning(&checkout.source()) {
+        say(&warning);
+    }
     say("Compressing source files... done.\nBuilding source:\n");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if runtime.block_on(build(commit, checkout))? { Ok(()) } else { Err(HookError::Rejected(app)) }

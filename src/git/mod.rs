@@ -18,6 +18,7 @@
 pub mod backend;
 mod cgi;
 pub mod hook;
+mod lfs;
 mod pushes;
 
 use crate::control::tokens::{self, Peer};

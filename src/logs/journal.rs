@@ -3,7 +3,7 @@
 
 use super::HubLimits;
 use super::segment::{Segment, Stored, encode};
-use super::tail::{Queue, Tail, seconds};
+use super::tail::{Kind, Queue, Tail, seconds};
 use crate::domain::dyno::DynoId;
 use crate::domain::log::{LogFilter, LogFrame, Source};
 use jiff::Timestamp;
@@ -96,7 +96,15 @@ impl Journal {
 
     pub(super) fn tail(&mut self, filter: LogFilter, lines: usize) -> Tail {
         let recent = self.recent(&filter, lines);
-        let (tail, queue) = Tail::new(filter, recent);
+        self.watched(Tail::new(filter, recent, Kind::Session))
+    }
+
+    pub(super) fn drain(&mut self) -> Tail {
+        self.read();
+        self.watched(Tail::new(LogFilter::default(), Vec::new(), Kind::Drain))
+    }
+
+    fn watched(&mut self, (tail, queue): (Tail, Arc<Queue>)) -> Tail {
         self.tails.retain(|tail| !tail.is_closed());
         if matches!(self.state, State::Closed) {
             queue.close();

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Invariants: the order is that of arrival, the same for disk, ring and every tail. A writer never waits for a reader.
-//! What is lost is counted, and the stream itself says how much: L11 in a tail that was too slow, L10 where the disk did
-//! not take lines. Each app has its own lock, held for a few lines of code and one `write(2)`.
+//! What is lost is counted, and the stream itself says how much: L11 in a tail and L10 in a drain that was too slow, L10
+//! where the disk did not take lines. Each app has its own lock, held for a few lines of code and one `write(2)`.
 //!
 //! [`Outputs`] keeps what one build or release phase printed, as it printed it.
 #![forbid(unsafe_code)]
@@ -89,6 +89,11 @@ impl Hub {
     /// As [`Hub::recent`], and then every matching line as it comes, without gap or double.
     pub fn tail(&self, app: AppId, filter: LogFilter, lines: usize) -> Tail {
         self.with(app, |journal| journal.tail(filter, lines)).unwrap_or_else(Tail::ended)
+    }
+
+    /// What a drain reads: every line from now on. Where it was too slow it is told in Heroku's words for drains.
+    pub fn drain(&self, app: AppId) -> Tail {
+        self.with(app, Journal::drain).unwrap_or_else(Tail::ended)
     }
 
     /// The highest number among the stored lines of that launch: where its shim has to go on from.

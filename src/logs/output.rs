@@ -90,6 +90,14 @@ impl Outputs {
         Ok(OutputWriter(Arc::new(Writer { id, outputs: self.clone(), limit, state })))
     }
 
+    /// Adds a last word to an output whose writer is gone.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be written.
+    pub fn append(&self, id: Uuid, text: &str) -> io::Result<()> {
+        io::Write::write_all(&mut File::options().append(true).open(self.path(id))?, text.as_bytes())
+    }
+
     /// `None` if there is no such output.
     pub fn follow(&self, id: Uuid) -> Option<OutputReader> {
         let live = self.live().get(&id).cloned();

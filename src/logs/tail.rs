@@ -17,8 +17,16 @@ pub struct Tail(Arc<Queue>);
 #[derive(Debug)]
 pub(super) struct Queue {
     filter: LogFilter,
+    kind: Kind,
     waiting: Mutex<Waiting>,
     changed: Notify,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Session,
+    Drain,
 }
 
 #[derive(Debug, Default)]
@@ -31,15 +39,15 @@ struct Waiting {
 }
 
 impl Tail {
-    pub(super) fn new(filter: LogFilter, begin: Vec<Arc<LogFrame>>) -> (Self, Arc<Queue>) {
+    pub(super) fn new(filter: LogFilter, begin: Vec<Arc<LogFrame>>, kind: Kind) -> (Self, Arc<Queue>) {
         let waiting = Waiting { frames: begin.into(), ..Waiting::default() };
-        let queue = Arc::new(Queue { filter, waiting: Mutex::new(waiting), changed: Notify::new() });
+        let queue = Arc::new(Queue { filter, kind, waiting: Mutex::new(waiting), changed: Notify::new() });
         (Self(queue.clone()), queue)
     }
 
     /// Of a log that is gone.
     pub(super) fn ended() -> Self {
-        let (tail, queue) = Self::new(LogFilter::default(), Vec::new());
+        let (tail, queue) = Self::new(LogFilter::default(), Vec::new(), Kind::Session);
         queue.close();
         tail
     }
@@ -53,7 +61,7 @@ impl Tail {
                     return Some(Arc::unwrap_or_clone(frame));
                 }
                 if let Some((count, since)) = waiting.dropped.take() {
-                    return Some(overflow(count, since));
+                    return Some(overflow(self.0.kind, count, since));
                 }
                 if waiting.closed {
                     return None;
@@ -100,11 +108,14 @@ impl Queue {
     }
 }
 
-fn overflow(count: u64, since: Timestamp) -> LogFrame {
-    let line = format!(
-        "Error L11 (Tail buffer overflow) -> This tail session dropped {count} messages since {}.",
-        seconds(since)
-    );
+fn overflow(kind: Kind, count: u64, since: Timestamp) -> LogFrame {
+    let when = seconds(since);
+    let line = match kind {
+        Kind::Session => {
+            format!("Error L11 (Tail buffer overflow) -> This tail session dropped {count} messages since {when}.")
+        }
+        Kind::Drain => format!("Error L10 (output buffer overflow): {count} messages dropped since {when}."),
+    };
     LogFrame::platform(since, Source::Heroku, "logplex", line)
 }
 

@@ -34,6 +34,8 @@ const BATCH: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Control {
     registry: RefCell<Registry>,
+    /// The server's last.
+    table: RefCell<RouteTable>,
     workers: Vec<mpsc::UnboundedSender<Install>>,
     outbox: RefCell<Outbox>,
     /// There is something to send.
@@ -46,6 +48,7 @@ impl Control {
     pub(super) fn new(workers: Vec<mpsc::UnboundedSender<Install>>, sockets: Vec<OwnedFd>, unsent: usize) -> Rc<Self> {
         Rc::new(Self {
             registry: RefCell::default(),
+            table: RefCell::default(),
             workers,
             outbox: RefCell::new(Outbox::new(unsent)),
             filled: Notify::new(),
@@ -131,9 +134,11 @@ impl Control {
         let mut lines = BufReader::new(reader).lines();
         while let Some(line) = lines.next_line().await? {
             match FromServer::parse(&line) {
-                Some(FromServer::Table(table)) => {
-                    self.install(&table).await;
-                    self.reply(&FromRouter::Installed { version: table.version });
+                Some(FromServer::Table(table)) => self.work_by(*table).await,
+                Some(FromServer::Change(change)) => {
+                    let mut table = self.table.take();
+                    table.apply(*change);
+                    self.work_by(table).await;
                 }
                 Some(FromServer::Watch(dyno)) => {
                     watched.dynos.borrow_mut().push(dyno);
@@ -147,6 +152,12 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    async fn work_by(&self, table: RouteTable) {
+        self.install(&table).await;
+        self.reply(&FromRouter::Installed { version: table.version });
+        self.table.replace(table);
     }
 
     fn reply(&self, message: &FromRouter) {

@@ -50,7 +50,7 @@ pub(super) async fn answer(
     let Some(name) = request::host(&parts) else { return Ok(page::refused(400)) };
     let routes = Arc::clone(&worker.routes.borrow());
     let Some((host, app)) = routes.find(&name) else { return Ok(page::unknown_host()) };
-    let (host, app) = (Arc::clone(host), app.id);
+    let app = app.id;
     drop((name, routes));
 
     let mut record = Record::new(&worker.journal, app, &host, &parts.method, &parts.uri);
@@ -213,7 +213,7 @@ impl Journey {
 
     fn look(&self) -> Result<Look, Code> {
         let routes = self.worker.routes.borrow();
-        let (_, app) = routes.find(&self.host).ok_or(Code::H99)?;
+        let app = routes.app(&self.host).ok_or(Code::H99)?;
         if app.maintenance {
             return Err(Code::H80);
         }

@@ -538,8 +538,13 @@ impl Driver {
                 if let Err(error) = write_routes(&self.paths.routes(), &table) {
                     tracing::error!(%error, "cannot write the routes");
                 }
-                self.table = Some(table.clone());
-                send(process, &FromServer::Table(table)).await
+                // Every process has had the last one.
+                let message = match self.table.take() {
+                    Some(last) => FromServer::Change(Box::new(last.change_to(&table))),
+                    None => FromServer::Table(table.clone()),
+                };
+                self.table = Some(table);
+                send(process, &message).await
             }
             Command::Watch(dyno, done) => {
                 let waiting = self.watched.entry(dyno).or_default();

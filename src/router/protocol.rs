@@ -14,11 +14,11 @@
 use super::access::Access;
 use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
-use crate::domain::route::RouteTable;
+use crate::domain::route::{Change, RouteTable};
 use jiff::Timestamp;
 
 /// Changes whenever either side would misunderstand the other.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 
 /// The longest line of the router's that the server reads: the router faces the Internet and is not trusted.
 pub(super) const MAX_LINE: usize = 64 << 10;
@@ -33,9 +33,14 @@ pub(super) enum FromRouter {
 
 #[derive(Debug, PartialEq)]
 pub(super) enum FromServer {
+    /// The first of a connection.
     Table(Box<RouteTable>),
+    /// To the table that was sent last.
+    Change(Box<Change>),
     Watch(DynoId),
-    Seen { number: u64 },
+    Seen {
+        number: u64,
+    },
 }
 
 impl FromRouter {
@@ -75,6 +80,9 @@ impl FromServer {
             Self::Table(table) => {
                 format!("T {}\n", serde_json::to_string(table).expect("a route table is plain data"))
             }
+            Self::Change(change) => {
+                format!("C {}\n", serde_json::to_string(change).expect("a change of routes is plain data"))
+            }
             Self::Watch(dyno) => format!("W {dyno}\n"),
             Self::Seen { number } => format!("S {number}\n"),
         }
@@ -84,6 +92,7 @@ impl FromServer {
         let (letter, rest) = line.split_once(' ')?;
         Some(match letter {
             "T" => Self::Table(serde_json::from_str(rest).ok()?),
+            "C" => Self::Change(serde_json::from_str(rest).ok()?),
             "W" => Self::Watch(rest.parse().ok()?),
             "S" => Self::Seen { number: rest.parse().ok()? },
             _ => return None,
@@ -113,6 +122,7 @@ mod tests {
         }
         for message in [
             FromServer::Table(Box::default()),
+            FromServer::Change(Box::default()),
             FromServer::Watch(DynoId(Uuid::from_u128(3))),
             FromServer::Seen { number: 7 },
         ] {

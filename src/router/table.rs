@@ -3,6 +3,7 @@
 
 use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
+use crate::domain::hostname;
 use crate::domain::route::{Backend, RouteTable, Target};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -17,9 +18,21 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// The app at this (lower-case) host name, with the name as the table keeps it.
-    pub(super) fn find(&self, host: &str) -> Option<(&Arc<str>, &Arc<App>)> {
-        self.hosts.get_key_value(host)
+    /// The app at this (lower-case) host name, with the name to keep.
+    pub(super) fn find(&self, host: &str) -> Option<(Arc<str>, &Arc<App>)> {
+        match self.hosts.get_key_value(host) {
+            Some((host, app)) => Some((Arc::clone(host), app)),
+            None => self.by_wildcard(host).map(|app| (Arc::from(host), app)),
+        }
+    }
+
+    /// The app at this (lower-case) host name.
+    pub(super) fn app(&self, host: &str) -> Option<&Arc<App>> {
+        self.hosts.get(host).or_else(|| self.by_wildcard(host))
+    }
+
+    fn by_wildcard(&self, host: &str) -> Option<&Arc<App>> {
+        hostname::wildcards(host).find_map(|name| self.hosts.get(name.as_str()))
     }
 }
 
@@ -253,7 +266,7 @@ mod tests {
     }
 
     fn choose(routes: &Routes, tried: &[DynoId], limit: u32, random: u64) -> Pick {
-        let (_, app) = routes.find("a.localhost").unwrap();
+        let app = routes.app("a.localhost").unwrap();
         let Reach::Dynos(dynos) = &app.reach else { panic!("{app:?}") };
         pick(app, dynos, tried, limit, 0, random)
     }
@@ -270,6 +283,20 @@ mod tests {
         assert_eq!((registry.open(id), seat.dyno.listed()), (1, false));
         drop(seat);
         assert_eq!(registry.open(id), 0);
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_names_that_are_not_there_themselves() {
+        let mut table = table(1, &[1]);
+        let other = AppId(Uuid::from_u128(2));
+        table.hosts.insert("*.example.com".into(), other);
+        table.hosts.insert("www.example.com".into(), AppId(Uuid::from_u128(1)));
+        let routes = Registry::default().routes(&table);
+        let found = |host: &str| routes.find(host).map(|(name, app)| (name.to_string(), app.id.0.as_u128()));
+        assert_eq!(found("a.example.com"), Some(("a.example.com".to_owned(), 2)));
+        assert_eq!(found("a.b.example.com"), Some(("a.b.example.com".to_owned(), 2)));
+        assert_eq!(found("www.example.com"), Some(("www.example.com".to_owned(), 1)));
+        assert_eq!((found("example.com"), found("x.a.localhost"), found("com")), (None, None, None));
     }
 
     #[test]

@@ -5,21 +5,28 @@ mod config;
 
 use crate::api;
 use crate::control::{self, Control, Place};
+use crate::doctor;
+use crate::domain::app::AppId;
+use crate::domain::egress::Egress;
+use crate::domain::egress::Protocol;
 use crate::domain::instance::{Instance, InstanceName};
-use crate::dyno::network::Policy;
-use crate::dyno::relay::Relay;
+use crate::domain::limits::DynoSize;
+use crate::drains::{Drains, Reach};
+use crate::dyno::firewall::Policy;
 use crate::dyno::{self, Dynos, instances};
 use crate::git;
 use crate::logs::{Hub, HubLimits, Outputs};
 use crate::router::{Access, Router};
 use crate::slug::SlugStore;
-use crate::stack;
+use crate::stack::{Origin, Stacks};
 use crate::store::Store;
 use crate::supervisor::{self, Parts, Supervisor, builds};
+use crate::tls;
 use anyhow::{Context, bail};
 use config::Config;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
@@ -27,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -65,9 +72,15 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
 
 async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     // What this process must be able to do and hold, before anything is started.
+    let (api, listen) = (options.api.unwrap_or(DEFAULT_API), options.router.unwrap_or(DEFAULT_ROUTER));
+    // A first start that can't be leaves nothing behind.
+    if instances::find(&options.root)?.is_none() {
+        // Later ones may find their own router there.
+        let _both = (bind(api, "--api").await?, bind(listen, "--router").await?);
+    }
+    let config = Config::read(&options.root)?;
     let (instance, _claim) = claim(&options)?;
-    let config = Config::read(&instance.root)?;
-    let api = bind(options.api.unwrap_or(DEFAULT_API), "--api").await?;
+    let api = bind(api, "--api").await?;
     let domain = options.domain.unwrap_or_else(|| "localhost".to_owned());
 
     // What lasts. Logs, output and caches may hold what an app would not tell everybody.
@@ -78,38 +91,36 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     let hub = Hub::open(instance.root.join("logs"), HubLimits::default()).context("can't open the logs")?;
     let outputs = Outputs::open(instance.root.join("output")).context("can't open the build output")?;
     let slugs = SlugStore::open(&instance.root).context("can't open the slug store")?;
-    let stack = Arc::new(stack::host(&instance.root, &config.stack.host.paths)?);
+    let origin = Origin { mirrors: config.stack.mirrors.clone() };
+    let stacks = Stacks::open(&instance.root, slugs.clone(), &config.stack.host.paths, origin)?;
 
     // What runs: router first, so that its port is known to the firewall; then the dynos there are.
     let (access, accessed) = mpsc::unbounded_channel();
-    let listen = options.router.unwrap_or(DEFAULT_ROUTER);
     let (router, router_addr) = Router::start(&instance, listen, access)
         .await
         .context("can't start the router; if its address is taken, choose another with --router")?;
     tokio::spawn(log_access(hub.clone(), accessed));
-    let (events_out, events) = mpsc::unbounded_channel();
-    let engine_settings = engine_settings(&config, router_addr);
+    let (events_out, mut events) = mpsc::unbounded_channel();
+    let egress = store.read(crate::store::egress::all).await?;
+    let engine_settings = engine_settings(&config, router_addr, egress);
     let (dynos, found) = Dynos::start(instance.clone(), engine_settings, hub.clone(), events_out).await?;
+    // With dynos there it is known that they can be launched, and their events are for the supervisor.
+    if found.is_empty() {
+        try_a_launch(&instance, &dynos, &mut events, &stacks).await;
+    }
 
     let parts = Parts {
         store: store.clone(),
         hub: hub.clone(),
         outputs: outputs.clone(),
         slugs: slugs.clone(),
-        stack: stack.clone(),
+        stacks: stacks.clone(),
         engine: Arc::new(dynos.clone()),
         router: Some(router),
         settings: supervisor_settings(&config, &domain),
     };
+    let tls = tls::acceptor(&instance.root, &names(&domain, api.local_addr()?)).context("can't speak TLS")?;
     let supervisor = Supervisor::start(parts, found, events, build_settings(&config, &instance, &domain, router_addr));
-
-    // Dynos can't reach a resolver on the host's loopback: it is brought to their gateway.
-    let _relay = match dyno::network::relay_target() {
-        Some(target) => {
-            Some(Relay::start((instance.gateway(), 53).into(), target).context("can't relay DNS to dynos")?)
-        }
-        None => None,
-    };
 
     // What is listened to.
     let closing = CancellationToken::new();
@@ -117,23 +128,29 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
         instance: instance.clone(),
         domain: domain.clone(),
         router_port: router_addr.port(),
-        stack: stack.name.clone(),
+        stack: config.stack.default,
         source_limit: Place::SOURCE_LIMIT,
     };
-    let parts = control::Parts { store, supervisor, hub, outputs, slugs, place, closing: closing.clone() };
+    let drains = Drains::new(hub.clone(), drain_reach(&config));
+    let closing_too = closing.clone();
+    let parts = control::Parts { store, supervisor, hub, outputs, slugs, stacks, drains, place, closing: closing_too };
     let control = Control::new(parts).context("can't make the folder for sources ready")?;
     control::apps::sweep(&control).await.context("can't remove what a crash left of destroyed apps")?;
+    control::drains::start_all(&control).await?;
+    tokio::spawn(control::stacks::keep_collecting(control.clone()));
     let api_addr = api.local_addr()?;
+    // Whoever finds the socket, or reads that the server is ready, may ask it to stop at once.
+    let stop = Stop::listen()?;
     let socket = unix_listener(&instance)?;
     let git = git::routes(&control).context("can't listen for git's hooks")?;
     let serving = [
         tokio::spawn(api::serve_unix(socket, control.clone(), git.clone())),
-        tokio::spawn(api::serve_tcp(api, control, git)),
+        tokio::spawn(api::serve_tcp(api, tls, control, git)),
     ];
     Record::new(&instance, api_addr, router_addr, &domain).write()?;
     announce(&instance, api_addr, router_addr, &domain)?;
 
-    stop_asked().await?;
+    stop.asked().await;
     tracing::info!("stopping; dynos and router go on");
     closing.cancel();
     for server in serving {
@@ -142,6 +159,30 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     }
     dynos.shutdown().await;
     Ok(())
+}
+
+/// On an instance's first start after a boot: what keeps dynos from running is to be in the log before anybody deploys. The
+/// server starts all the same, since an operator may want it for looking around.
+async fn try_a_launch(
+    instance: &Instance,
+    dynos: &Dynos,
+    events: &mut mpsc::UnboundedReceiver<dyno::Event>,
+    stacks: &Stacks,
+) {
+    // RUN does not outlive a boot.
+    let mark = instance.run.join("launched");
+    if mark.exists() {
+        return;
+    }
+    match doctor::trial_launch(dynos, events, &instance.root, stacks.host()).await {
+        Ok(took) => {
+            tracing::debug!("the trial launch took {} ms", took.as_millis());
+            if let Err(error) = std::fs::write(&mark, "") {
+                tracing::warn!("can't write {}: {error}", mark.display());
+            }
+        }
+        Err(error) => tracing::error!("dynos can't be launched here: {error}; for more, run hokku doctor"),
+    }
 }
 
 /// Stops the instance and removes every trace of it but its root; with `purge` that too.
@@ -216,6 +257,19 @@ async fn bind(addr: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| format!("can't listen on {addr}; choose another address with {flag}"))
 }
 
+/// What clients may call the API's address, as far as it is known here.
+fn names(domain: &str, api: SocketAddr) -> Vec<String> {
+    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    let own = Some(api.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+    let domain = Some(domain.to_owned()).filter(|domain| domain.is_ascii());
+    for name in own.into_iter().chain(domain) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 fn make_private(dir: &Path) -> anyhow::Result<()> {
     let made = std::fs::create_dir_all(dir)
         .and_then(|()| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)));
@@ -246,9 +300,17 @@ async fn log_access(hub: Hub, mut lines: mpsc::UnboundedReceiver<Access>) {
     }
 }
 
-fn engine_settings(config: &Config, router: SocketAddr) -> dyno::Settings {
+fn engine_settings(config: &Config, router: SocketAddr, egress: BTreeMap<AppId, Egress>) -> dyno::Settings {
     let policy = Policy { allow_host: config.network.allow_host.clone(), open_to_dynos: vec![router.port()] };
-    dyno::Settings { policy, ..dyno::Settings::default() }
+    let defaults = dyno::Settings::default();
+    let measured_every = config.dyno.memory_check_seconds.map_or(defaults.measured_every, Duration::from_secs);
+    dyno::Settings { policy, egress, measured_every, usual: config.sizes().of(DynoSize::default()), ..defaults }
+}
+
+/// Drains reach of this machine what dynos do.
+fn drain_reach(config: &Config) -> Reach {
+    let tcp = config.network.allow_host.iter().filter(|open| open.protocol == Protocol::Tcp);
+    Reach { open: tcp.map(|open| open.port).collect() }
 }
 
 fn supervisor_settings(config: &Config, domain: &str) -> supervisor::Settings {
@@ -258,6 +320,7 @@ fn supervisor_settings(config: &Config, domain: &str) -> supervisor::Settings {
         boot_timeout: seconds(config.dyno.boot_timeout_seconds, defaults.boot_timeout),
         grace: seconds(config.dyno.stop_timeout_seconds, defaults.grace),
         domain: domain.to_owned(),
+        sizes: config.sizes(),
         ..defaults
     }
 }
@@ -268,6 +331,9 @@ fn build_settings(config: &Config, instance: &Instance, domain: &str, router: So
         env: config.build.env.clone().into_iter().collect(),
         time_limit: config.build.time_limit_minutes.map_or(defaults.time_limit, |m| Duration::from_secs(60 * m)),
         at_once: config.build.at_once.unwrap_or(defaults.at_once),
+        memory_mb: config.build.memory_mb.unwrap_or(defaults.memory_mb),
+        slug_mb: config.build.slug_mb.unwrap_or(defaults.slug_mb),
+        cache_mb: config.build.cache_mb.unwrap_or(defaults.cache_mb),
         ..defaults
     }
 }
@@ -311,11 +377,21 @@ fn announce(instance: &Instance, api: SocketAddr, router: SocketAddr, domain: &s
     Ok(stdout.flush()?)
 }
 
-async fn stop_asked() -> anyhow::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, from the time on when this was made.
+struct Stop {
+    terminate: UnixSignal,
+    interrupt: UnixSignal,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    async fn asked(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //!  a build's tree ──pack──▶ slugs/<sha256>.tar.zst ──tree──▶ trees/<sha256>/app/     once per box, shared by all dynos
 //!  a client's slug ─import─▶        (as above)
 //!  a source tarball ─unpack_source─▶ a directory to build in
+//!  an imported layer or runtime ─unpack_tree─▶ a directory ─digest_of_tree─▶ its name
 //! ```
 //!
 //! Invariants: what has a digest for its name has exactly those contents and all of them (made under another name, and
@@ -16,10 +17,12 @@
 mod archive;
 mod extract;
 mod ignore;
+mod layer;
 mod pack;
 mod refusal;
 pub mod unpack;
 
+pub use layer::{bundle, digest_of_tree};
 pub use refusal::{Name, Refusal};
 pub use unpack::Unpacked;
 

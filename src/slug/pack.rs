@@ -41,13 +41,21 @@ struct Packer<W> {
 
 /// Writes `tree` as tar to `out`.
 pub(super) fn pack(tree: &Path, out: impl Write, limits: Limits) -> Result<Totals, SlugError> {
-    let mut packer =
-        Packer { out, limits, totals: Totals::default(), buffer: vec![0; COPY_BUFFER], path: Vec::new(), depth: 0 };
-    let root = openat(CWD, tree, DIRECTORY, Mode::empty()).map_err(SlugError::io("open", tree))?;
-    packer.directory(&root)?;
-    packer.write(&[0; 2 * BLOCK])?;
-    packer.out.flush().map_err(SlugError::io("write the archive of", tree))?;
-    Ok(packer.totals)
+    let mut packer = Packer::new(out, limits);
+    packer.tree(tree)?;
+    packer.finish()
+}
+
+/// Writes several trees as one tar to `out`, each below its name.
+pub(super) fn pack_several(trees: &[(&str, &Path)], out: impl Write, limits: Limits) -> Result<Totals, SlugError> {
+    let mut packer = Packer::new(out, limits);
+    for (name, tree) in trees {
+        packer.path = [name.as_bytes(), b"/"].concat();
+        packer.header(EntryType::Directory, 0, 0o755, b"")?;
+        packer.path.pop();
+        packer.tree(tree)?;
+    }
+    packer.finish()
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -55,6 +63,22 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 impl<W: Write> Packer<W> {
+    fn new(out: W, limits: Limits) -> Self {
+        let totals = Totals::default();
+        Self { out, limits, totals, buffer: vec![0; COPY_BUFFER], path: Vec::new(), depth: 0 }
+    }
+
+    fn tree(&mut self, tree: &Path) -> Result<(), SlugError> {
+        let root = openat(CWD, tree, DIRECTORY, Mode::empty()).map_err(SlugError::io("open", tree))?;
+        self.directory(&root)
+    }
+
+    fn finish(mut self) -> Result<Totals, SlugError> {
+        self.write(&[0; 2 * BLOCK])?;
+        self.out.flush().map_err(|e| self.failed("write the archive at", e))?;
+        Ok(self.totals)
+    }
+
     fn directory(&mut self, dir: &OwnedFd) -> Result<(), SlugError> {
         let mut names = self.list(dir)?;
         names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));

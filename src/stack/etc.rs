@@ -1,6 +1,7 @@
 //! A dyno's `/etc`: a copy of what programs need to find their parts, and made-up accounts.
 #![forbid(unsafe_code)]
 
+use super::keystore;
 use super::skeleton::Skeleton;
 use super::{StackError, io_error};
 use std::fs::{self, Metadata};
@@ -110,6 +111,42 @@ fn readable_by_all(meta: &Metadata, bits: u32) -> bool {
     meta.mode() & bits == bits
 }
 
+/// What a dyno on a stack of its own takes from the host: whom to trust, and what time it is.
+pub(super) fn site(from: &Path, skeleton: &mut Skeleton) -> Result<(), StackError> {
+    invent(skeleton);
+    let time = from.join("localtime");
+    if let Some(zone) = time.read_link().ok().filter(|zone| zone.to_string_lossy().contains("/usr/share/zoneinfo/")) {
+        skeleton.link("etc/localtime", zone);
+        copy_entry(&from.join("timezone"), Path::new("etc/timezone"), skeleton)?;
+    }
+    certificates(&from.join("ssl/certs"), skeleton)?;
+    let bundle = fs::read_to_string(from.join("ssl/certs/ca-certificates.crt")).unwrap_or_default();
+    if let Some(store) = keystore::of_bundle(&bundle) {
+        skeleton.file("etc/ssl/certs/java/cacerts", store);
+    }
+    Ok(())
+}
+
+/// The certificates themselves in place of links to where the host has them; their short names go on being links.
+fn certificates(from: &Path, skeleton: &mut Skeleton) -> Result<(), StackError> {
+    let Ok(entries) = fs::read_dir(from) else { return Ok(()) };
+    for entry in entries {
+        let path = entry.map_err(io_error("list", from))?.path();
+        let to = Path::new("etc/ssl/certs").join(path.file_name().unwrap_or_default());
+        match path.read_link() {
+            Ok(target) if target.components().count() == 1 => skeleton.link(to, target),
+            // One that leads nowhere is of no use in a dyno either.
+            _ => match path.metadata() {
+                Ok(meta) if meta.is_file() && readable_by_all(&meta, 0o004) && meta.len() <= LARGEST_FILE => {
+                    skeleton.file(to, fs::read(&path).map_err(io_error("read", &path))?);
+                }
+                _ => {}
+            },
+        }
+    }
+    Ok(())
+}
+
 /// What a dyno must not take from the host: accounts, how names are looked up, the host's own name, package sources.
 /// `hosts`, `hostname` and `resolv.conf` depend on the dyno's network; here they are only the places for them.
 pub(super) fn invent(skeleton: &mut Skeleton) {
@@ -180,6 +217,24 @@ mod tests {
         assert_eq!(id_of("ID=arch\n"), "host-arch");
         assert_eq!(id_of("ID=../../x\n"), "host-....x");
         assert_eq!(id_of(""), "host-linux");
+    }
+
+    #[test]
+    fn certificates_are_brought_along_wherever_the_host_keeps_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let certs = dir.path().join("ssl/certs");
+        fs::create_dir_all(&certs).unwrap();
+        fs::write(dir.path().join("local.crt"), "ours").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("local.crt"), certs.join("local.pem")).unwrap();
+        std::os::unix::fs::symlink("local.pem", certs.join("1234abcd.0")).unwrap();
+        std::os::unix::fs::symlink("/nowhere/at/all", certs.join("gone.pem")).unwrap();
+        let mut skeleton = Skeleton::default();
+        site(dir.path(), &mut skeleton).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let certs = skeleton.write(root.path()).unwrap().join("etc/ssl/certs");
+        assert_eq!(fs::read_to_string(certs.join("local.pem")).unwrap(), "ours");
+        assert_eq!(certs.join("1234abcd.0").read_link().unwrap(), Path::new("local.pem"));
+        assert!(certs.join("gone.pem").symlink_metadata().is_err());
     }
 
     #[test]

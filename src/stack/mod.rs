@@ -1,35 +1,55 @@
-//! The `host` stack: what a dyno finds around its app when it lives on the box's own programs.
+//! Stacks: where a dyno's files outside its app come from.
 //!
 //! ```text
-//!  base   ROOT/stacks/host/<digest>/    mount points, links, an allow-list of /etc, made-up accounts   (lower layer)
-//!  binds  /usr                          the host's programs and libraries, read-only
-//!         /bin /lib …                   only where the host has not merged them into /usr
-//!         paths the operator names      [stack.host] paths
+//!  host        ROOT/stacks/host/<digest>/         a small base; the box's /usr is bound into it      [`host`]
+//!  debian-13   ROOT/stacks/site/<digest>/         what is of this box: accounts, certificates, time zone
+//!              ROOT/stacks/debian-13/<digest>/    a layer for each language, one for compilers, the base   [`layers`]
 //! ```
 //!
-//! The base is a pure function of the host's files, so its name is the digest of what is in it: an `apt upgrade` makes
-//! another one beside the old, which running dynos go on using. Only files that every account of the host may read are
-//! taken, so no secret gets in whatever the allow-list says.
+//! Both come out as a [`Stack`]: lower layers of the dyno's root, binds, and the environment to begin with. Whatever has
+//! a digest for its name is complete, never changes, and is shared by all dynos; it is collected when nothing can need
+//! it any more.
 #![forbid(unsafe_code)]
 
+mod apt;
 mod etc;
+mod host;
+mod keystore;
+mod layers;
+mod make;
+mod recipe;
+pub mod runtimes;
+mod seal;
 mod skeleton;
+mod transfer;
 
+pub use apt::SourcesError;
+pub use host::host;
+pub use layers::{Debian, Generation, LayersError, Made};
+pub use make::{MakeError, Origin, Say};
+pub use recipe::digest_of_all;
+pub use transfer::TransferError;
+
+use crate::domain::stack::{Language, Layer, StackName};
+use crate::slug::SlugStore;
+use runtimes::Runtimes;
 use skeleton::Skeleton;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where a dyno's files outside its app come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
-    /// What users choose: `host`.
-    pub name: String,
-    /// What a slug is tied to: `host-debian-12`.
+    pub name: StackName,
+    /// What a slug is tied to: `host-debian-12`, `debian-13`.
     pub id: String,
-    /// The lowest overlay layer of a dyno's root. Owned by root, readable by all.
-    pub base: PathBuf,
+    /// Lower layers of a dyno's root, topmost first. Owned by root, readable by all.
+    pub layers: Vec<PathBuf>,
     /// Host directories to mount on top, in this order: read-only, nosuid, nodev, id-mapped.
     pub binds: Vec<Bind>,
+    /// What every process begins with, in builds and dynos.
+    pub env: Vec<(String, String)>,
 }
 
 /// A directory or file of the host that dynos see at `target`.
@@ -46,34 +66,79 @@ pub enum StackError {
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("{} cannot be shown to dynos: {why}", path.display())]
     Path { path: PathBuf, why: &'static str },
+    #[error(transparent)]
+    Layers(#[from] LayersError),
 }
 
-/// What dynos get by mounts of their own; the operator cannot put something of the host there.
-const OWN: [&str; 8] = ["app", "dev", "etc", "proc", "run", "sys", "tmp", "var/tmp"];
-
-/// Directories that a merged-usr host has as links into `/usr`.
-const MERGED: [&str; 7] = ["bin", "sbin", "lib", "lib32", "lib64", "libo32", "libx32"];
-
-/// Makes the host stack as the host is now, or finds it made. `extra` are further host paths that dynos see at the same
-/// place (`[stack.host] paths`).
-///
-/// # Errors
-/// An extra path that is relative, missing, or would show dynos the platform's own state; a disk that is full.
-pub fn host(root: &Path, extra: &[PathBuf]) -> Result<Stack, StackError> {
-    let mut skeleton = Skeleton::default();
-    mount_points(&mut skeleton);
-    etc::copy(Path::new("/etc"), &mut skeleton)?;
-    etc::invent(&mut skeleton);
-
-    let mut binds = vec![Bind { source: "/usr".into(), target: "/usr".into() }];
-    top_level(&mut skeleton, &mut binds)?;
-    for path in extra {
-        show(path, root, &mut skeleton, &mut binds)?;
+impl Stack {
+    pub fn new(name: StackName, id: String, layers: Vec<PathBuf>, binds: Vec<Bind>) -> Self {
+        let env = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")];
+        let env = env.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        Self { name, id, layers, binds, env }
     }
-    let base = skeleton.write(&root.join("stacks/host"))?;
-    Ok(Stack { name: "host".into(), id: etc::stack_id(Path::new("/etc/os-release")), base, binds })
 }
 
+/// All stacks of a box. Clones are handles to the same.
+#[derive(Clone, Debug)]
+pub struct Stacks {
+    host: Arc<Stack>,
+    /// The topmost layer of `debian-13`.
+    site: PathBuf,
+    debian: Debian,
+    runtimes: Runtimes,
+}
+
+impl Stacks {
+    /// Makes the host stack as the host is now, or finds it made. `extra` are further host paths that its dynos see at
+    /// the same place (`[stack.host] paths`); `origin` is where Debian packages come from unless something else is said.
+    ///
+    /// # Errors
+    /// An extra path that is relative, missing, or would show dynos the platform's own state; a disk that is full.
+    pub fn open(root: &Path, slugs: SlugStore, extra: &[PathBuf], origin: Origin) -> Result<Self, StackError> {
+        let host = Arc::new(host(root, extra)?);
+        let mut site = Skeleton::default();
+        mount_points(&mut site);
+        etc::site(Path::new("/etc"), &mut site)?;
+        let site = site.write(&root.join("stacks/site"))?;
+        let store = root.join("runtimes");
+        let runtimes = Runtimes::open(root, slugs.clone()).map_err(io_error("open", &store))?;
+        Ok(Self { host, site, debian: Debian::open(root, slugs, origin)?, runtimes })
+    }
+
+    pub fn host(&self) -> &Arc<Stack> {
+        &self.host
+    }
+
+    /// The layers that `debian-13` is made of.
+    pub fn debian(&self) -> &Debian {
+        &self.debian
+    }
+
+    /// Versions of languages that no layer has.
+    pub fn runtimes(&self) -> &Runtimes {
+        &self.runtimes
+    }
+
+    /// The stack as it is now, with what `languages` need; `building` adds the compilers. On `host` everything that is
+    /// installed is there.
+    ///
+    /// # Errors
+    /// Layers that have not been made yet.
+    pub fn get(&self, name: StackName, languages: &[Language], building: bool) -> Result<Arc<Stack>, StackError> {
+        match name {
+            StackName::Host => Ok(Arc::clone(&self.host)),
+            StackName::Debian13 => {
+                let compilers = building.then_some(Layer::Compilers);
+                let wanted: Vec<Layer> = languages.iter().copied().map(Layer::Language).chain(compilers).collect();
+                let mut layers = vec![self.site.clone()];
+                layers.extend(self.debian.paths(&wanted)?);
+                Ok(Arc::new(Stack::new(name, name.to_string(), layers, Vec::new())))
+            }
+        }
+    }
+}
+
+/// What every root has, so that nothing has to be made there at a launch.
 fn mount_points(skeleton: &mut Skeleton) {
     for path in ["app", "dev", "home", "media", "mnt", "opt", "proc", "root", "run", "run/lock", "srv", "sys", "usr"] {
         skeleton.dir(path);
@@ -87,128 +152,6 @@ fn mount_points(skeleton: &mut Skeleton) {
     skeleton.link("var/lock", "/run/lock");
 }
 
-/// `/bin` and its like: the same link as on the host, or, where they are directories of their own, those.
-fn top_level(skeleton: &mut Skeleton, binds: &mut Vec<Bind>) -> Result<(), StackError> {
-    for name in MERGED {
-        let path = Path::new("/").join(name);
-        match path.symlink_metadata() {
-            Ok(meta) if meta.is_symlink() => {
-                let target = path.read_link().map_err(io_error("read the link", &path))?;
-                skeleton.link(name, target);
-            }
-            Ok(meta) if meta.is_dir() => {
-                skeleton.dir(name);
-                binds.push(Bind { source: path.clone(), target: path });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Adds a path the operator named.
-fn show(path: &Path, root: &Path, skeleton: &mut Skeleton, binds: &mut Vec<Bind>) -> Result<(), StackError> {
-    let refuse = |why| StackError::Path { path: path.to_owned(), why };
-    let plain = |c: std::path::Component| matches!(c, std::path::Component::Normal(_) | std::path::Component::RootDir);
-    if !path.is_absolute() || !path.components().all(plain) {
-        return Err(refuse("it is not an absolute path without `..`"));
-    }
-    let Ok(inside) = path.strip_prefix("/") else { return Err(refuse("it is not an absolute path")) };
-    let real = path.canonicalize().map_err(io_error("find", path))?;
-    let own_state = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-    if own_state.starts_with(&real) || real.starts_with(&own_state) {
-        return Err(refuse("it holds the platform's own state"));
-    }
-    if inside.as_os_str().is_empty()
-        || OWN.iter().any(|own| inside.starts_with(own) || Path::new(own).starts_with(inside))
-    {
-        return Err(refuse("dynos have something of their own there"));
-    }
-    if binds.iter().any(|bind| real.starts_with(&bind.source)) {
-        // Seen already; another name for it only has to lead there.
-        if real != path && !MERGED.iter().any(|merged| inside.starts_with(merged)) {
-            skeleton.link(inside, real);
-        }
-        return Ok(());
-    }
-    if real.is_dir() {
-        skeleton.dir(inside);
-    } else {
-        skeleton.file(inside, Vec::new());
-    }
-    binds.push(Bind { source: real, target: path.to_owned() });
-    Ok(())
-}
-
 fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StackError + 'a {
     move |source| StackError::Io { doing, path: path.to_owned(), source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
-
-    #[test]
-    fn the_base_has_what_programs_look_for_and_no_secret() {
-        let root = tempfile::tempdir().unwrap();
-        let stack = host(root.path(), &[]).unwrap();
-        for wanted in
-            ["app", "proc", "usr", "tmp", "etc/passwd", "etc/nsswitch.conf", "etc/resolv.conf", "etc/ssl/certs"]
-        {
-            assert!(stack.base.join(wanted).symlink_metadata().is_ok(), "{wanted}");
-        }
-        for unwanted in ["etc/shadow", "etc/gshadow", "etc/ssl/private", "etc/ssh", "etc/sudoers", "root/.ssh"] {
-            assert!(stack.base.join(unwanted).symlink_metadata().is_err(), "{unwanted}");
-        }
-        let passwd = std::fs::read_to_string(stack.base.join("etc/passwd")).unwrap();
-        assert!(passwd.contains("dyno:x:1000:1000::/app:/bin/bash"), "{passwd}");
-        assert_eq!(stack.base.join("bin").read_link().ok(), Path::new("/bin").read_link().ok());
-        assert_eq!(stack.base.join("tmp").metadata().unwrap().mode() & 0o7777, 0o1777);
-    }
-
-    #[test]
-    fn everything_in_the_base_is_roots_and_readable_by_all() {
-        let root = tempfile::tempdir().unwrap();
-        let stack = host(root.path(), &[]).unwrap();
-        let mut seen = 0;
-        for entry in walkdir::WalkDir::new(&stack.base) {
-            let entry = entry.unwrap();
-            let meta = entry.path().symlink_metadata().unwrap();
-            seen += 1;
-            assert_eq!((meta.uid(), meta.gid()), (0, 0), "{}", entry.path().display());
-            let needed = if meta.is_dir() { 0o555 } else { 0o444 };
-            assert!(meta.is_symlink() || meta.permissions().mode() & needed == needed, "{}", entry.path().display());
-        }
-        assert!(seen > 30);
-    }
-
-    #[test]
-    fn the_same_host_gives_the_same_base_and_another_list_of_paths_another() {
-        let root = tempfile::tempdir().unwrap();
-        let shown = tempfile::tempdir_in("/opt").unwrap();
-        let first = host(root.path(), &[]).unwrap();
-        assert_eq!(first, host(root.path(), &[]).unwrap());
-        let second = host(root.path(), &[shown.path().to_owned()]).unwrap();
-        assert_ne!(first.base, second.base);
-        let bind = Bind { source: shown.path().to_owned(), target: shown.path().to_owned() };
-        assert_eq!(second.binds.last(), Some(&bind));
-        assert!(second.base.join(shown.path().strip_prefix("/").unwrap()).is_dir());
-        let left: Vec<_> = std::fs::read_dir(root.path().join("stacks/host")).unwrap().collect();
-        assert_eq!(left.len(), 2, "no half-made base stays");
-    }
-
-    #[test]
-    fn paths_that_would_open_the_platform_or_replace_a_dynos_own_are_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let refused = |path: &Path| host(root.path(), &[path.to_owned()]).unwrap_err().to_string();
-        let why = "dynos have something of their own there";
-        assert_eq!(refused(Path::new("/etc")), format!("/etc cannot be shown to dynos: {why}"));
-        assert_eq!(refused(Path::new("/proc/1")), format!("/proc/1 cannot be shown to dynos: {why}"));
-        assert_eq!(refused(Path::new("/var")), format!("/var cannot be shown to dynos: {why}"));
-        assert!(refused(root.path()).ends_with("it holds the platform's own state"));
-        assert!(refused(Path::new("/")).ends_with("it holds the platform's own state"));
-        assert!(refused(Path::new("opt")).ends_with("it is not an absolute path without `..`"));
-        assert_eq!(refused(Path::new("/opt/hokku-no-such")), "could not find /opt/hokku-no-such");
-    }
 }

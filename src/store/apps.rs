@@ -5,6 +5,7 @@ use super::column::{nanos, parsed, text, time, time_or_null};
 use super::{StoreError, Tx};
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId, AppName};
+use crate::domain::stack::StackName;
 use jiff::Timestamp;
 use rusqlite::Row;
 
@@ -13,13 +14,14 @@ const SELECT: &str = "SELECT apps.*, accounts.email AS owner_email
 
 pub fn insert(tx: &Tx<'_>, app: &App) -> Result<(), StoreError> {
     tx.execute(
-        "INSERT INTO apps (id, name, owner_id, stack, maintenance, created_at, updated_at, released_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO apps (id, name, owner_id, stack, stack_chosen, maintenance, created_at, updated_at, released_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         (
             text(app.id),
             app.name.as_str(),
             text(app.owner.id),
-            &app.stack,
+            app.stack.as_str(),
+            app.stack_chosen,
             app.maintenance,
             nanos(app.created_at),
             nanos(app.updated_at),
@@ -57,8 +59,15 @@ pub fn set_maintenance(tx: &Tx<'_>, id: AppId, on: bool) -> Result<(), StoreErro
     tx.touch(id, Timestamp::now())
 }
 
-pub fn set_stack(tx: &Tx<'_>, id: AppId, stack: &str) -> Result<(), StoreError> {
-    tx.execute("UPDATE apps SET stack = ?2 WHERE id = ?1", (text(id), stack))?;
+/// What the app's owner chooses.
+pub fn set_stack(tx: &Tx<'_>, id: AppId, stack: StackName) -> Result<(), StoreError> {
+    tx.execute("UPDATE apps SET stack = ?2, stack_chosen = 1 WHERE id = ?1", (text(id), stack.as_str()))?;
+    tx.touch(id, Timestamp::now())
+}
+
+/// What the app's first code wants, unless its owner has chosen another meanwhile.
+pub fn pin_stack(tx: &Tx<'_>, id: AppId, stack: StackName) -> Result<(), StoreError> {
+    tx.execute("UPDATE apps SET stack = ?2 WHERE id = ?1 AND NOT stack_chosen", (text(id), stack.as_str()))?;
     tx.touch(id, Timestamp::now())
 }
 
@@ -78,7 +87,8 @@ fn app(row: &Row<'_>) -> rusqlite::Result<App> {
         id: parsed(row, "id")?,
         name: parsed(row, "name")?,
         owner: Actor { id: parsed(row, "owner_id")?, email: row.get("owner_email")? },
-        stack: row.get("stack")?,
+        stack: parsed(row, "stack")?,
+        stack_chosen: row.get("stack_chosen")?,
         maintenance: row.get("maintenance")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,

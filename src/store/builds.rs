@@ -8,6 +8,7 @@ use crate::domain::app::AppId;
 use crate::domain::build::{Build, BuildId, BuildStatus};
 use crate::domain::release::ReleaseId;
 use crate::domain::slug::SlugId;
+use crate::domain::stack::StackName;
 use jiff::Timestamp;
 use rusqlite::Row;
 
@@ -44,7 +45,7 @@ pub fn get(tx: &Tx<'_>, id: BuildId) -> Result<Option<Build>, StoreError> {
 
 /// Newest first.
 pub fn list(tx: &Tx<'_>, app: AppId) -> Result<Vec<Build>, StoreError> {
-    tx.all(&format!("{SELECT} WHERE app_id = ?1 ORDER BY builds.created_at DESC, builds.id"), [text(app)], build)
+    tx.all(&format!("{SELECT} WHERE app_id = ?1 ORDER BY builds.created_at DESC, builds.id DESC"), [text(app)], build)
 }
 
 /// Of all apps, oldest first: at start these are what a dead server left.
@@ -61,6 +62,15 @@ pub fn settle(tx: &Tx<'_>, id: BuildId, status: &BuildStatus, now: Timestamp) ->
         (text(id), status.word(), slug.map(text), release.map(text), failure, nanos(now)),
     )?;
     Ok(changed > 0)
+}
+
+/// What `app.json` chose.
+pub fn set_stack(tx: &Tx<'_>, id: BuildId, stack: StackName) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE builds SET stack = ?2, updated_at = ?3 WHERE id = ?1",
+        (text(id), stack.as_str(), nanos(Timestamp::now())),
+    )?;
+    Ok(())
 }
 
 /// What detection chose.

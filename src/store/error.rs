@@ -37,6 +37,8 @@ pub enum StoreError {
     },
     #[error("the config vars of release {0} can't be unsealed with this key")]
     Sealed(crate::domain::release::ReleaseId),
+    #[error("the URL of log drain {0} can't be unsealed with this key")]
+    SealedDrain(uuid::Uuid),
     #[error("no random numbers from the kernel")]
     Random(#[source] getrandom::Error),
     #[error("the database refused")]

@@ -9,8 +9,9 @@ use rusqlite::Row;
 
 pub fn insert(tx: &Tx<'_>, slug: &Slug) -> Result<(), StoreError> {
     tx.execute(
-        "INSERT INTO slugs (id, app_id, digest, size, commit_id, stack, process_types, buildpack_description, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO slugs (id, app_id, digest, size, commit_id, stack, languages, process_types,
+                            buildpack_description, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         (
             text(slug.id),
             text(slug.app),
@@ -18,6 +19,7 @@ pub fn insert(tx: &Tx<'_>, slug: &Slug) -> Result<(), StoreError> {
             i64::try_from(slug.size).unwrap_or(i64::MAX),
             &slug.commit,
             &slug.stack,
+            json(&slug.languages),
             json(&slug.process_types),
             &slug.buildpack_description,
             nanos(slug.created_at),
@@ -48,6 +50,7 @@ fn slug(row: &Row<'_>) -> rusqlite::Result<Slug> {
         size: u64::try_from(row.get::<_, i64>("size")?).unwrap_or(0),
         commit: row.get("commit_id")?,
         stack: row.get("stack")?,
+        languages: from_json(row, "languages")?,
         process_types: from_json(row, "process_types")?,
         buildpack_description: row.get("buildpack_description")?,
         created_at: time(row, "created_at")?,

@@ -7,10 +7,12 @@ use crate::domain::app::{App, AppName};
 use crate::domain::build::{Build, BuildId, BuildStatus};
 use crate::domain::config_vars::ConfigVars;
 use crate::domain::dyno::DynoName;
+use crate::domain::egress::Egress;
 use crate::domain::formation::{Formation, Scale};
 use crate::domain::procfile::ProcessType;
 use crate::domain::release::{Change, History, Release, ReleaseId, ReleaseStatus};
 use crate::domain::slug::{Digest, Slug, SlugId};
+use crate::domain::stack::{Language, StackName};
 use jiff::Timestamp;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -42,7 +44,8 @@ fn new_app(tx: &Tx<'_>, name: &str) -> Result<App, StoreError> {
         id: AppId(Uuid::new_v4()),
         name: AppName::parse(name).unwrap(),
         owner: accounts::admin(tx)?.actor(),
-        stack: "host".into(),
+        stack: StackName::Host,
+        stack_chosen: false,
         maintenance: false,
         created_at: now,
         updated_at: now,
@@ -70,6 +73,7 @@ fn new_slug(tx: &Tx<'_>, app: AppId, digest: u8) -> Result<Slug, StoreError> {
         size: 123,
         commit: Some("abc".into()),
         stack: "host-debian-12".into(),
+        languages: vec![Language::Nodejs],
         process_types: [(ProcessType::web(), "node server.js".to_owned())].into(),
         buildpack_description: Some("Node.js".into()),
         created_at: Timestamp::now(),
@@ -213,6 +217,38 @@ fn formations_epochs_and_buildpacks_are_replaced_row_by_row() {
 }
 
 #[test]
+fn a_stack_that_the_owner_has_chosen_is_not_replaced_by_one_that_is_pinned() {
+    let root = root();
+    let store = Store::open(root.path()).unwrap();
+    let id = write(&store, |tx| new_app(tx, "app")).id;
+    let kept = |app: Option<App>| app.map(|app| (app.stack, app.stack_chosen)).unwrap();
+    write(&store, move |tx| apps::pin_stack(tx, id, StackName::Debian13));
+    assert_eq!(kept(read(&store, move |tx| apps::get(tx, id))), (StackName::Debian13, false));
+    write(&store, move |tx| apps::set_stack(tx, id, StackName::Host));
+    write(&store, move |tx| apps::pin_stack(tx, id, StackName::Debian13));
+    assert_eq!(kept(read(&store, move |tx| apps::get(tx, id))), (StackName::Host, true));
+}
+
+#[test]
+fn egress_is_the_internet_until_something_else_is_kept() {
+    let root = root();
+    let store = Store::open(root.path()).unwrap();
+    write(&store, |tx| {
+        let app = new_app(tx, "quiet-frog")?;
+        assert_eq!(egress::get(tx, app.id)?, Egress::Internet);
+        for text in ["none", "10.0.0.0/8 tcp/443", "internet", "none"] {
+            let kept: Egress = text.parse().unwrap();
+            egress::put(tx, app.id, &kept)?;
+            assert_eq!(egress::get(tx, app.id)?, kept);
+            assert_eq!(egress::all(tx)?.get(&app.id).cloned().unwrap_or_default(), kept);
+        }
+        apps::delete(tx, app.id)?;
+        assert_eq!(egress::all(tx)?.len(), 0);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_destroyed_app_leaves_no_row_but_shared_digests_stay_in_use() {
     let root = root();
     let store = Store::open(root.path()).unwrap();
@@ -322,7 +358,7 @@ fn each_thing_that_can_be_wrong_with_the_files_is_one_clear_sentence() {
     let connection = rusqlite::Connection::open(newer.path().join(FILE)).unwrap();
     connection.pragma_update(None, "user_version", 999).unwrap();
     drop(connection);
-    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 1): use that version");
+    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 6): use that version");
 
     let not_sqlite = made();
     fs::write(not_sqlite.path().join(FILE), "this is a letter to my aunt\n".repeat(1000)).unwrap();
@@ -343,6 +379,12 @@ fn each_thing_that_can_be_wrong_with_the_files_is_one_clear_sentence() {
     insta::assert_snapshot!(message(&unwritable), @"can't use ROOT/db.sqlite");
 }
 
+/// Rows of a database with the first schema.
+const FIXTURE_1: &str = "
+    INSERT INTO accounts VALUES ('00000000-0000-0000-0000-000000000001', 'admin@localhost', 1, 0, 0);
+    INSERT INTO apps VALUES ('00000000-0000-0000-0000-000000000002', 'old', '00000000-0000-0000-0000-000000000001', 'host',
+                             0, 0, 0, NULL);";
+
 #[test]
 fn an_older_database_is_upgraded_and_a_failing_upgrade_changes_nothing() {
     let root = root();
@@ -354,17 +396,23 @@ fn an_older_database_is_upgraded_and_a_failing_upgrade_changes_nothing() {
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
     };
     assert_eq!(version(&connection), 1);
+    connection.execute_batch(FIXTURE_1).unwrap();
+    let schemas = [include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
+    open::migrate(&mut connection, &path, &schemas).unwrap();
+    let apps: u32 = connection.query_row("SELECT count(*) FROM apps", (), |row| row.get(0)).unwrap();
+    assert_eq!((version(&connection), apps), (2, 1));
+
     let next = "CREATE TABLE more (x) STRICT_IS_MISSPELT";
-    open::migrate(&mut connection, &path, &["", "CREATE TABLE kept (x)", next]).unwrap_err();
-    assert_eq!(version(&connection), 1);
+    open::migrate(&mut connection, &path, &["", "", "CREATE TABLE kept (x)", next]).unwrap_err();
+    assert_eq!(version(&connection), 2);
     let tables = |connection: &rusqlite::Connection| -> u32 {
         connection
             .query_row("SELECT count(*) FROM sqlite_master WHERE name IN ('kept', 'more')", (), |r| r.get(0))
             .unwrap()
     };
     assert_eq!(tables(&connection), 0);
-    open::migrate(&mut connection, &path, &["", "CREATE TABLE kept (x)", "CREATE TABLE more (x)"]).unwrap();
-    assert_eq!((version(&connection), tables(&connection)), (3, 2));
+    open::migrate(&mut connection, &path, &["", "", "CREATE TABLE kept (x)", "CREATE TABLE more (x)"]).unwrap();
+    assert_eq!((version(&connection), tables(&connection)), (4, 2));
 }
 
 /// Runs the ignored test `name` of this very file in a process of its own, with ROOT in its environment.

@@ -12,7 +12,9 @@
 #![forbid(unsafe_code)]
 
 mod job;
+mod postdeploy;
 mod report;
+mod stack;
 
 pub use crate::build::Settings;
 
@@ -31,6 +33,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+const STOPPED: &str = "The server was stopped during this build. Build again with a push, or hokku rebuild.";
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -157,7 +161,7 @@ impl Builder {
             status: BuildStatus::Pending,
             source_version: request.version.clone(),
             buildpacks: request.buildpacks.clone(),
-            stack: request.app.stack.clone(),
+            stack: request.app.stack.to_string(),
             created_at: now,
             updated_at: now,
         };
@@ -190,7 +194,7 @@ impl Inner {
     /// Fails the builds of a server that died, and removes what they left. Builds wait until this has decided.
     async fn recover(&self) {
         let failed = self.parts.store.write(|tx| {
-            let status = BuildStatus::Failed { reason: "The server was stopped during this build.".to_owned() };
+            let status = BuildStatus::Failed { reason: STOPPED.to_owned() };
             let pending = store::builds::pending(tx)?;
             for build in &pending {
                 store::builds::settle(tx, build.id, &status, Timestamp::now())?;
@@ -198,7 +202,14 @@ impl Inner {
             Ok::<_, StoreError>(pending)
         });
         match failed.await {
-            Ok(builds) => builds.iter().for_each(|build| self.log(build.app, "Build failed -- the server was stopped")),
+            Ok(builds) => {
+                for build in builds {
+                    self.log(build.app, "Build failed -- the server was stopped");
+                    if let Err(error) = self.parts.outputs.append(build.id.0, &format!("\n !     {STOPPED}\n\n")) {
+                        tracing::warn!("can't complete the output of build {}: {error}", build.id);
+                    }
+                }
+            }
             Err(error) => tracing::error!("can't fail the builds of the last server: {error}"),
         }
         match stage::left_behind(&self.settings.root) {
@@ -214,6 +225,7 @@ impl Inner {
         match done {
             Ok(released) => self.follow(&ticket, released).await,
             Err(failure) => {
+                let failure = self.of_a_destroyed_app(&ticket).await.unwrap_or(failure);
                 self.consume_source(&ticket, false).await;
                 self.fail(&ticket, &failure).await;
             }
@@ -221,6 +233,13 @@ impl Inner {
         lock(&self.running).remove(&ticket.build.id);
         self.forget_turn(ticket.build.app);
         ticket.output.finish();
+    }
+
+    /// Whatever it is that a build without its app fails at, that is the reason.
+    async fn of_a_destroyed_app(&self, ticket: &Ticket) -> Option<report::Failure> {
+        let app = ticket.build.app;
+        let found: Result<Option<App>, StoreError> = self.parts.store.read(move |tx| store::apps::get(tx, app)).await;
+        matches!(found, Ok(None)).then_some(report::Failure::NoApp)
     }
 
     fn turn_of(&self, app: AppId) -> Arc<tokio::sync::Mutex<()>> {

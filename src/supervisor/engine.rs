@@ -1,9 +1,12 @@
 //! What the supervisor asks of the machine. Everything returns at once; what comes of it arrives as events.
 #![forbid(unsafe_code)]
 
+use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
+use crate::domain::egress::Egress;
 use crate::dyno::{Dynos, Launch};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// The machine that runs dynos: the real one, or a fake in tests.
 pub trait Engine: Send + Sync + 'static {
@@ -15,6 +18,8 @@ pub trait Engine: Send + Sync + 'static {
     fn kill(&self, id: DynoId);
     /// The record of an ended dyno is no longer needed.
     fn forget(&self, id: DynoId);
+    /// Where dynos of the app may connect to from now on. `done` is told when that holds, or why it does not.
+    fn set_egress(&self, app: AppId, egress: Egress, done: oneshot::Sender<Result<(), String>>);
 }
 
 impl Engine for Dynos {
@@ -32,5 +37,13 @@ impl Engine for Dynos {
 
     fn forget(&self, id: DynoId) {
         Self::forget(self, id);
+    }
+
+    fn set_egress(&self, app: AppId, egress: Egress, done: oneshot::Sender<Result<(), String>>) {
+        let engine = self.clone();
+        tokio::spawn(async move {
+            let set = engine.set_egress(app, egress).await.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+            let _ = done.send(set); // who asked may have gone
+        });
     }
 }

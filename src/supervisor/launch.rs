@@ -8,8 +8,10 @@ use crate::domain::limits::DynoSize;
 use crate::domain::procfile::{ProcessType, ProcessTypes};
 use crate::domain::release::Release;
 use crate::domain::slug::Slug;
+use crate::domain::stack::StackName;
 use crate::dyno::{Body, Io, Labels, Launch, Mount, Ready};
 use crate::slug::SlugError;
+use crate::stack::{Bind, Stack, StackError};
 use crate::store::{self, StoreError, Tx};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -54,6 +56,8 @@ pub(super) enum PrepareError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Slug(#[from] SlugError),
+    #[error(transparent)]
+    Stack(#[from] StackError),
     #[error("release v{0} does not exist any more")]
     NoRelease(u32),
     #[error("release v{0} has no code")]
@@ -84,16 +88,18 @@ pub(super) async fn prepare(parts: &Parts, order: Order, io: Io) -> Result<Launc
     let (slugs, digest) = (parts.slugs.clone(), slug.digest.clone());
     let tree =
         tokio::task::spawn_blocking(move || slugs.tree(&digest)).await.map_err(|_| PrepareError::Interrupted)??;
+    // Last, as what is told here has to be used at once.
+    let stack = parts.stacks.get(StackName::of_slug(&slug.stack), &slug.languages, false)?;
     let web = order.purpose == Purpose::Formation && order.name.kind.is_web();
     let ready =
         if web { Ready::Port { port: Settings::PORT, within: parts.settings.boot_timeout } } else { Ready::Started };
     let body = Body {
-        layers: vec![tree, parts.stack.base.clone()],
-        binds: stack_binds(parts),
+        layers: std::iter::once(tree).chain(stack.layers.iter().cloned()).collect(),
+        binds: stack.binds.iter().map(mount).collect(),
         command: crate::dyno::shell::shell_command(&order.command),
-        env: environment(&release, &order, web),
+        env: environment(&stack, &release, &order, web),
         files: Vec::new(),
-        limits: order.size.limits(),
+        limits: parts.settings.sizes.of(order.size),
         hostname: order.id.to_string(),
         network: true,
         time_limit: (order.purpose == Purpose::Release).then_some(Settings::RELEASE_PHASE_LIMIT),
@@ -102,16 +108,14 @@ pub(super) async fn prepare(parts: &Parts, order: Order, io: Io) -> Result<Launc
     Ok(Launch { id: order.id, labels, body, ready, io })
 }
 
-pub(super) fn stack_binds(parts: &Parts) -> Vec<Mount> {
-    let bind =
-        |bind: &crate::stack::Bind| Mount { source: bind.source.clone(), target: bind.target.clone(), read_only: true };
-    parts.stack.binds.iter().map(bind).collect()
+fn mount(bind: &Bind) -> Mount {
+    Mount { source: bind.source.clone(), target: bind.target.clone(), read_only: true }
 }
 
 /// The platform's own variables win over config vars only where an app could not run otherwise.
-fn environment(release: &Release, order: &Order, web: bool) -> Vec<(String, String)> {
+fn environment(stack: &Stack, release: &Release, order: &Order, web: bool) -> Vec<(String, String)> {
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let mut env = vec![pair("PATH", "/usr/local/bin:/usr/bin:/bin"), pair("LANG", "C.UTF-8")];
+    let mut env = stack.env.clone();
     env.extend(release.config.iter().map(|(key, value)| pair(key, value)));
     env.extend(order.env.iter().cloned());
     env.push(pair("HOME", "/app"));

@@ -26,14 +26,15 @@ pub use engine::Engine;
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId};
 use crate::domain::dyno::{DynoId, DynoName, DynoState, Exit, Purpose};
-use crate::domain::limits::DynoSize;
+use crate::domain::egress::Egress;
+use crate::domain::limits::{DynoSize, Sizes};
 use crate::domain::procfile::ProcessType;
 use crate::domain::release::{Release, ReleaseId};
 use crate::dyno::{Event, Found, Launch};
 use crate::logs::{Hub, Outputs};
 use crate::router::Router;
 use crate::slug::SlugStore;
-use crate::stack::Stack;
+use crate::stack::Stacks;
 use crate::store::Store;
 use crate::wire::attach::BoxedIo;
 use builds::Builder;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub attach_timeout: Duration,
     /// Apps are reached as `<app>.<domain>`.
     pub domain: String,
+    /// What dynos may use.
+    pub sizes: Sizes,
 }
 
 impl Default for Settings {
@@ -66,6 +69,7 @@ impl Default for Settings {
             drain: seconds(30),
             attach_timeout: seconds(60),
             domain: "localhost".to_owned(),
+            sizes: Sizes::default(),
         }
     }
 }
@@ -77,7 +81,7 @@ pub struct Parts {
     pub hub: Hub,
     pub outputs: Outputs,
     pub slugs: SlugStore,
-    pub stack: Arc<Stack>,
+    pub stacks: Stacks,
     pub engine: Arc<dyn Engine>,
     /// `None` in tests that need no traffic.
     pub router: Option<Router>,
@@ -137,6 +141,8 @@ pub enum RunError {
     NoCode,
     #[error("couldn't find that dyno, or it is not waiting for a client any more")]
     NotWaiting,
+    #[error("the dyno could not be started: {0}")]
+    Launch(String),
     #[error("{0}")]
     Store(String),
     #[error("the server is shutting down")]
@@ -173,6 +179,7 @@ enum Command {
 pub struct Supervisor {
     commands: mpsc::UnboundedSender<Command>,
     builder: Builder,
+    engine: Arc<dyn Engine>,
 }
 
 impl std::fmt::Debug for Supervisor {
@@ -191,8 +198,9 @@ impl Supervisor {
     ) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
         let builder = Builder::new(parts.clone(), builds, Reach { commands: commands.clone() });
+        let engine = parts.engine.clone();
         tokio::spawn(reconcile::Reconciler::new(parts, commands.clone()).run(found, inbox, events));
-        Self { commands, builder }
+        Self { commands, builder, engine }
     }
 
     /// Something about the app has changed: look again.
@@ -228,6 +236,16 @@ impl Supervisor {
     /// Waits until the release has succeeded and is reachable, or has failed; `None` when it does not exist.
     pub async fn settled(&self, release: ReleaseId) -> Option<Release> {
         self.ask(|reply| Command::Settled(release, reply)).await
+    }
+
+    /// Where dynos of the app may connect to. Returns when it holds for all there are.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn set_egress(&self, app: AppId, egress: Egress) -> Result<(), String> {
+        let (done, told) = oneshot::channel();
+        self.engine.set_egress(app, egress, done);
+        told.await.unwrap_or_else(|_| Err(RunError::Shutdown.to_string()))
     }
 
     pub fn kill(&self, id: DynoId) {

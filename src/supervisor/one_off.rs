@@ -15,7 +15,32 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 impl Reconciler {
-    pub(super) async fn one_off(&mut self, run: Run) -> Result<DynoView, RunError> {
+    /// Answers a client that will attach at once, anyone else when the dyno has been launched: from then on it needs
+    /// no server to run and to leave word of its end.
+    pub(super) async fn one_off(&mut self, run: Run, reply: oneshot::Sender<Result<DynoView, RunError>>) {
+        let detached = run.attach.is_none();
+        match self.begin(run).await {
+            Ok(id) if detached => {
+                if let Some(dyno) = self.dynos.get_mut(&id) {
+                    dyno.accepted = Some(reply);
+                }
+            }
+            Ok(id) => drop(reply.send(self.view(id))),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    pub(super) fn accepted(&mut self, id: DynoId) {
+        let Some(asked) = self.dynos.get_mut(&id).and_then(|dyno| dyno.accepted.take()) else { return };
+        let _ = asked.send(self.view(id)); // who asked may have gone
+    }
+
+    fn view(&self, id: DynoId) -> Result<DynoView, RunError> {
+        let views = self.dynos.get(&id).map(|dyno| self.views(dyno.labels.app)).unwrap_or_default();
+        views.into_iter().find(|view| view.id == id).ok_or(RunError::NotWaiting)
+    }
+
+    async fn begin(&mut self, run: Run) -> Result<DynoId, RunError> {
         let app = run.app.id;
         let current = self.parts.store.read(move |tx| current_code(tx, app)).await;
         let code = current.map_err(|error| RunError::Store(error.to_string()))?.ok_or(RunError::NoCode)?;
@@ -45,7 +70,7 @@ impl Reconciler {
                 self.later(self.parts.settings.attach_timeout, Command::AttachExpired(id));
             }
         }
-        self.views(app).into_iter().find(|view| view.id == id).ok_or(RunError::NoCode)
+        Ok(id)
     }
 
     pub(super) fn attach(&mut self, id: DynoId, stream: BoxedIo) -> Result<(), RunError> {

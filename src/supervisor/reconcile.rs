@@ -8,7 +8,7 @@
 use super::launch::{self, Order};
 use super::want::{Verdict, Wanted, settle, wanted};
 use super::wording;
-use super::{Command, DynoView, LaunchFailure, Parts, Stop};
+use super::{Command, DynoView, LaunchFailure, Parts, RunError, Stop};
 use crate::domain::app::AppId;
 use crate::domain::dyno::{DynoEvent, DynoId, DynoName, DynoState, Exit, Purpose};
 use crate::domain::log::LogFrame;
@@ -36,6 +36,8 @@ pub(super) struct Dyno {
     pub(super) message: Option<String>,
     /// Someone waits for its end.
     pub(super) done: Option<oneshot::Sender<Result<Exit, LaunchFailure>>>,
+    /// Who asked for it is told once it is sure to outlive this server.
+    pub(super) accepted: Option<oneshot::Sender<Result<DynoView, RunError>>>,
     /// It waits for its client.
     pub(super) waiting: Option<Order>,
     pub(super) tty: Option<(u16, u16)>,
@@ -45,6 +47,7 @@ pub(super) struct Dyno {
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) name: String,
+    pub(super) hosts: Vec<String>,
     pub(super) route: Option<AppRoute>,
     pub(super) wake_at: Option<Timestamp>,
 }
@@ -134,8 +137,17 @@ impl Reconciler {
     }
 
     pub(super) fn insert(&mut self, id: DynoId, labels: Labels, state: DynoState) {
-        let dyno =
-            Dyno { labels, state, addr: None, timed_out: false, message: None, done: None, waiting: None, tty: None };
+        let dyno = Dyno {
+            labels,
+            state,
+            addr: None,
+            timed_out: false,
+            message: None,
+            done: None,
+            accepted: None,
+            waiting: None,
+            tty: None,
+        };
         self.dynos.insert(id, dyno);
     }
 
@@ -143,7 +155,7 @@ impl Reconciler {
         match command {
             Command::Wake(app) => self.plan(app).await,
             Command::Dynos(app, reply) => drop(reply.send(self.views(app))),
-            Command::Run(run, reply) => drop(reply.send(self.one_off(*run).await)),
+            Command::Run(run, reply) => self.one_off(*run, reply).await,
             Command::Attach(id, stream, reply) => drop(reply.send(self.attach(id, stream))),
             Command::Stop(app, what, reply) => {
                 let _ = reply.send(self.stop_named(app, &what)); // who asked may have gone
@@ -163,7 +175,7 @@ impl Reconciler {
         let Some(dyno) = self.dynos.get_mut(&id) else { return };
         let (app, name) = (dyno.labels.app, dyno.labels.name.clone());
         match what {
-            What::Started => {}
+            What::Started => self.accepted(id),
             What::Ready { addr } => {
                 dyno.addr = addr.or(dyno.addr);
                 self.step(id, DynoEvent::Ready);
@@ -178,6 +190,20 @@ impl Reconciler {
                 self.log(app, wording::of_dyno(&name, wording::R12));
                 self.log(app, wording::of_dyno(&name, wording::KILLING));
             }
+            What::InMemory { why } => {
+                if dyno.labels.purpose != Purpose::Build {
+                    self.log(app, wording::of_dyno(&name, wording::in_memory(&why)));
+                }
+                return;
+            }
+            What::OverQuota { bytes, quota } => {
+                if dyno.labels.purpose != Purpose::Build {
+                    self.log(app, wording::of_dyno(&name, wording::memory(bytes, quota)));
+                    self.log(app, wording::of_dyno(&name, wording::R14));
+                }
+                // Nothing to plan: it goes on.
+                return;
+            }
             What::Exited(exit) => self.ended(id, exit),
             What::Failed { step, message } => return self.failed(id, format!("{step}: {message}")).await,
         }
@@ -188,11 +214,14 @@ impl Reconciler {
     fn ended(&mut self, id: DynoId, exit: Exit) {
         let Some(dyno) = self.dynos.get_mut(&id) else { return };
         let (app, name, purpose) = (dyno.labels.app, dyno.labels.name.clone(), dyno.labels.purpose);
+        let limits = self.parts.settings.sizes.of(dyno.labels.size);
         if let Some(done) = dyno.done.take() {
             let _ = done.send(Ok(exit)); // the builder may have given up
         }
         if purpose != Purpose::Build {
             if exit.oom {
+                // It was killed for having all that it may have.
+                self.log(app, wording::of_dyno(&name, wording::memory(limits.memory_max, limits.memory_quota)));
                 self.log(app, wording::of_dyno(&name, wording::R15));
                 self.log(app, wording::of_dyno(&name, "Stopping process with SIGKILL"));
             }
@@ -211,6 +240,9 @@ impl Reconciler {
         dyno.message = Some(message.clone());
         if let Some(done) = dyno.done.take() {
             let _ = done.send(Err(LaunchFailure { step: "launch".into(), message: message.clone() }));
+        }
+        if let Some(asked) = dyno.accepted.take() {
+            let _ = asked.send(Err(RunError::Launch(message.clone()))); // who asked may have gone
         }
         tracing::warn!(dyno = %name, "could not be started: {message}");
         self.log(app, wording::of_dyno(&name, format!("Could not be started: {message}")));

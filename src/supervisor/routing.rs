@@ -11,12 +11,13 @@ use crate::domain::route::{AppRoute, RouteTable, Target};
 impl Reconciler {
     /// Brings the app's part of the table up to date and publishes it when that changed.
     pub(super) fn route(&mut self, app: AppId, wanted: Option<&Wanted>) {
-        let Some(Wanted { app: record, want, .. }) = wanted else { return };
+        let Some(Wanted { app: record, want, hosts, .. }) = wanted else { return };
         let target = plan::target(want, &self.have(app));
         let route = AppRoute { name: record.name.to_string(), maintenance: record.maintenance, target };
         let seen = self.apps.entry(app).or_default();
-        if seen.route.as_ref() != Some(&route) || seen.name != record.name.as_str() {
+        if seen.route.as_ref() != Some(&route) || seen.name != record.name.as_str() || seen.hosts != *hosts {
             seen.name = record.name.to_string();
+            seen.hosts.clone_from(hosts);
             seen.route = Some(route);
             self.publish();
         }
@@ -46,9 +47,13 @@ impl Reconciler {
         let mut table = RouteTable { version: self.table.version + 1, ..RouteTable::default() };
         for (app, seen) in &self.apps {
             if let Some(route) = &seen.route {
-                table.hosts.insert(format!("{}.{}", seen.name, self.parts.settings.domain), *app);
+                table.hosts.extend(seen.hosts.iter().map(|host| (host.clone(), *app)));
                 table.apps.insert(*app, route.clone());
             }
+        }
+        // Names of our own come last: which they are may have changed since others were added.
+        for (app, seen) in self.apps.iter().filter(|(_, seen)| seen.route.is_some()) {
+            table.hosts.insert(format!("{}.{}", seen.name, self.parts.settings.domain), *app);
         }
         if table.hosts == self.table.hosts && table.apps == self.table.apps && self.table.version > 0 {
             return;

@@ -13,6 +13,8 @@ pub(super) struct Wanted {
     pub(super) app: App,
     pub(super) want: Want,
     pub(super) pending: Option<Release>,
+    /// Names at which it is reached, beside its own.
+    pub(super) hosts: Vec<String>,
 }
 
 /// What becomes of a pending release.
@@ -84,7 +86,8 @@ pub(super) fn wanted(tx: &Tx<'_>, id: AppId) -> Result<Option<Wanted>, StoreErro
         formation: store::formations::get(tx, id)?,
         epochs: store::epochs::get(tx, id)?,
     };
-    Ok(Some(Wanted { app, want, pending }))
+    let hosts = store::domains::list(tx, id)?.into_iter().map(|domain| domain.hostname.to_string()).collect();
+    Ok(Some(Wanted { app, want, pending, hosts }))
 }
 
 pub(super) fn current_code(tx: &Tx<'_>, app: AppId) -> Result<Option<Code>, StoreError> {

@@ -23,11 +23,24 @@ pub(super) fn exited(exit: &Exit) -> String {
     format!("Process exited with status {}", exit.code)
 }
 
+pub(super) fn in_memory(why: &str) -> String {
+    format!("What it writes is kept in memory, and counts as that: {why}")
+}
+
+/// `Process running mem=527M(103.0%)`
+pub(super) fn memory(bytes: u64, quota: u64) -> String {
+    const MIB: u64 = 1024 * 1024;
+    // In thousandths, rounded, without a float.
+    let share = (bytes * 1000 + quota / 2) / quota.max(1);
+    format!("Process running mem={}M({}.{}%)", bytes / MIB, share / 10, share % 10)
+}
+
 pub(super) const R10: &str =
     "Error R10 (Boot timeout) -> Web process failed to bind to $PORT within 60 seconds of launch";
 pub(super) const R12: &str =
     "Error R12 (Exit timeout) -> At least one process failed to exit within 30 seconds of SIGTERM";
 pub(super) const R13: &str = "Error R13 (Attach error) -> Failed to attach to process";
+pub(super) const R14: &str = "Error R14 (Memory quota exceeded)";
 pub(super) const R15: &str = "Error R15 (Memory quota vastly exceeded)";
 pub(super) const STOPPING: &str = "Stopping all processes with SIGTERM";
 pub(super) const KILLING: &str = "Stopping remaining processes with SIGKILL";
@@ -37,7 +50,9 @@ pub(super) fn did_not_boot(name: &DynoName, exit: Option<&Exit>, timed_out: bool
     match (exit, message) {
         _ if timed_out => format!("{name} did not listen on $PORT within 60 seconds (R10)"),
         (Some(exit), _) if exit.oom => format!("{name} used more memory than its size has (R15)"),
-        (Some(exit), _) => format!("{name} exited with status {} before it listened on $PORT", exit.code),
+        (Some(exit), _) => {
+            format!("{name} exited with status {} before it listened on $PORT{}", exit.code, of_the_shell(exit))
+        }
         (None, Some(message)) => format!("{name} could not be started: {message}"),
         (None, None) => format!("{name} could not be started"),
     }
@@ -45,8 +60,30 @@ pub(super) fn did_not_boot(name: &DynoName, exit: Option<&Exit>, timed_out: bool
 
 pub(super) fn phase_failed(exit: Option<&Exit>, message: Option<&str>) -> String {
     match (exit, message) {
-        (Some(exit), _) => format!("the release command exited with status {}", exit.code),
+        (Some(exit), _) => format!("the release command exited with status {}{}", exit.code, of_the_shell(exit)),
         (None, Some(message)) => format!("the release command could not be started: {message}"),
         (None, None) => "the release command could not be started".to_owned(),
+    }
+}
+
+/// What a status stands for by which a shell says that it could not run something (POSIX, Shell Command Language 2.8.2).
+fn of_the_shell(exit: &Exit) -> &'static str {
+    match exit.code {
+        127 => {
+            ", which means that a command was not found: look for a typing error in the Procfile, and whether the app has that program"
+        }
+        126 => ", which means that a command can't be executed: make its file executable (git update-index --chmod=+x)",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_told_as_heroku_does() {
+        assert_eq!(memory(552_599_552, 536_870_912), "Process running mem=527M(102.9%)");
+        assert_eq!(memory(1 << 30, 1 << 29), "Process running mem=1024M(200.0%)");
     }
 }

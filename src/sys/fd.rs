@@ -74,6 +74,10 @@ pub fn open_below(root: impl AsFd, path: &Path, flags: OFlags, mode: u32) -> io:
 /// # Errors
 /// `openat2(2)`, `mkdirat(2)`.
 pub fn make_dir_below(root: impl AsFd, path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    match open_below(&root, path, OFlags::PATH | OFlags::DIRECTORY, 0) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        there => return there,
+    }
     let mut here = open_below(root, Path::new("."), OFlags::PATH | OFlags::DIRECTORY, 0)?;
     for part in path.strip_prefix("/").unwrap_or(path).components() {
         let part = Path::new(part.as_os_str());

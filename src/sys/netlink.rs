@@ -9,7 +9,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -17,10 +17,12 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 const MAX_DATAGRAM: usize = 64 * 1024;
+/// The hardware address of both ends of a pair; no vendor's.
+const LINE: [u8; 6] = [0x02, b'h', b'o', b'k', b'k', b'u'];
 
 /// A connection to the kernel's routing tables of one network namespace.
 #[derive(Debug)]
@@ -38,16 +40,18 @@ pub struct Link {
     pub name: String,
     pub mtu: u32,
     pub up: bool,
+    /// Passes packets. The kernel finds out some time after both ends are up; what is sent before is lost.
+    pub running: bool,
 }
 
-/// An IPv4 route of the main table.
+/// A route of the main table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    pub to: Ipv4Addr,
+    pub to: IpAddr,
     pub prefix: u8,
     pub via: Via,
     /// The address that the host's own packets to there come from.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
 }
 
 /// Where a route's packets go.
@@ -56,7 +60,7 @@ pub enum Via {
     /// Neighbours on the link of that index.
     Link(u32),
     /// That neighbour, taken to be on that link although no route says so.
-    Gateway(Ipv4Addr, u32),
+    Gateway(IpAddr, u32),
     /// Nowhere: the sender is told that the destination cannot be reached.
     Unreachable,
     /// Something that this module does not make, for instance several next hops.
@@ -73,15 +77,20 @@ impl Netlink {
     }
 
     /// Makes a veth pair: `name` here, `peer` in the namespace `netns`. Both are down. Fails with `AlreadyExists`.
+    ///
+    /// Both ends have the same hardware address, so that a packet for oneself is one for the other side: switched on by
+    /// [`set_up_as_line`](Self::set_up_as_line), nobody has to ask who has which address.
     pub fn add_veth(&mut self, name: &str, mtu: u32, peer: &str, netns: BorrowedFd<'_>) -> io::Result<()> {
         let mut far = LinkMessage::default();
         let namespace = LinkAttribute::NetNsFd(netns.as_raw_fd());
-        far.attributes = vec![LinkAttribute::IfName(peer.into()), LinkAttribute::Mtu(mtu), namespace];
+        let hardware = LinkAttribute::Address(LINE.to_vec());
+        far.attributes = vec![LinkAttribute::IfName(peer.into()), LinkAttribute::Mtu(mtu), hardware.clone(), namespace];
         let mut near = LinkMessage::default();
         let veth = InfoData::Veth(InfoVeth::Peer(far));
         near.attributes = vec![
             LinkAttribute::IfName(name.into()),
             LinkAttribute::Mtu(mtu),
+            hardware,
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(veth)]),
         ];
         self.order(RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL)
@@ -89,10 +98,19 @@ impl Netlink {
 
     /// Switches the link of that index on.
     pub fn set_up(&mut self, index: u32) -> io::Result<()> {
+        self.set_flags(index, LinkFlags::Up)
+    }
+
+    /// The same for an end of a pair whose other end is the only neighbour there is.
+    pub fn set_up_as_line(&mut self, index: u32) -> io::Result<()> {
+        self.set_flags(index, LinkFlags::Up | LinkFlags::Noarp)
+    }
+
+    fn set_flags(&mut self, index: u32, flags: LinkFlags) -> io::Result<()> {
         let mut link = LinkMessage::default();
         link.header.index = index;
-        link.header.flags = LinkFlags::Up;
-        link.header.change_mask = LinkFlags::Up;
+        link.header.flags = flags;
+        link.header.change_mask = flags;
         self.order(RouteNetlinkMessage::SetLink(link), 0)
     }
 
@@ -137,26 +155,27 @@ impl Netlink {
         Ok(links)
     }
 
-    /// Gives the link of that index an IPv4 address.
-    pub fn add_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+    /// Gives the link of that index an address. Whether anybody else has it is not asked.
+    pub fn add_address(&mut self, index: u32, address: impl Into<IpAddr>, prefix: u8) -> io::Result<()> {
+        let address = address.into();
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family(address);
         message.header.prefix_len = prefix;
         message.header.index = index;
-        let address = IpAddr::V4(address);
+        message.header.flags = AddressHeaderFlags::Nodad;
         message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
         self.order(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// Every IPv4 address of this namespace with its prefix length and link.
-    pub fn addresses(&mut self) -> io::Result<Vec<(Ipv4Addr, u8, u32)>> {
+    /// Every address of this namespace with its prefix length and link.
+    pub fn addresses(&mut self) -> io::Result<Vec<(IpAddr, u8, u32)>> {
         let mut addresses = Vec::new();
-        let mut wanted = AddressMessage::default();
-        wanted.header.family = AddressFamily::Inet;
+        let wanted = AddressMessage::default();
         self.request(RouteNetlinkMessage::GetAddress(wanted), NLM_F_DUMP, |answer| {
             let RouteNetlinkMessage::NewAddress(message) = answer else { return };
+            // IPv6 has its own only in the second; IPv4 has there the other side's.
             let local = message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+                AddressAttribute::Local(address) | AddressAttribute::Address(address @ IpAddr::V6(_)) => Some(*address),
                 _ => None,
             });
             addresses.extend(local.map(|address| (address, message.header.prefix_len, message.header.index)));
@@ -174,11 +193,10 @@ impl Netlink {
         found(self.order(RouteNetlinkMessage::DelRoute(route.message()), 0))
     }
 
-    /// The IPv4 routes of the main table.
+    /// The routes of the main table.
     pub fn routes(&mut self) -> io::Result<Vec<Route>> {
         let mut routes = Vec::new();
-        let mut wanted = RouteMessage::default();
-        wanted.header.address_family = AddressFamily::Inet;
+        let wanted = RouteMessage::default();
         self.request(RouteNetlinkMessage::GetRoute(wanted), NLM_F_DUMP, |answer| {
             let RouteNetlinkMessage::NewRoute(route) = answer else { return };
             if table(&route) == u32::from(RouteHeader::RT_TABLE_MAIN) {
@@ -189,15 +207,17 @@ impl Netlink {
     }
 
     /// The index of the link that a packet to `destination` would leave by.
-    pub fn link_to(&mut self, destination: Ipv4Addr) -> io::Result<Option<u32>> {
+    pub fn link_to(&mut self, destination: impl Into<IpAddr>) -> io::Result<Option<u32>> {
+        let destination = destination.into();
         let mut wanted = RouteMessage::default();
-        wanted.header.address_family = AddressFamily::Inet;
-        wanted.header.destination_prefix_length = 32;
-        wanted.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet(destination))];
+        wanted.header.address_family = family(destination);
+        wanted.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+        wanted.attributes = vec![RouteAttribute::Destination(in_route(destination))];
         let mut link = None;
         let asked = self.request(RouteNetlinkMessage::GetRoute(wanted), NLM_F_ACK, |answer| {
             if let RouteNetlinkMessage::NewRoute(route) = answer {
-                link = out_link(&route);
+                // By IPv6 also nowhere is a link: the loopback one.
+                link = out_link(&route).filter(|_| route.header.kind == RouteType::Unicast);
             }
         });
         match asked {
@@ -251,8 +271,8 @@ impl Netlink {
 
 impl From<LinkMessage> for Link {
     fn from(message: LinkMessage) -> Self {
-        let up = message.header.flags.contains(LinkFlags::Up);
-        let mut link = Self { index: message.header.index, name: String::new(), mtu: 0, up };
+        let [up, running] = [LinkFlags::Up, LinkFlags::Running].map(|flag| message.header.flags.contains(flag));
+        let mut link = Self { index: message.header.index, name: String::new(), mtu: 0, up, running };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
@@ -265,15 +285,16 @@ impl From<LinkMessage> for Link {
 }
 
 impl Route {
-    /// Everything that no other route says.
-    pub fn default_via(gateway: Ipv4Addr, link: u32) -> Self {
-        Self { to: Ipv4Addr::UNSPECIFIED, prefix: 0, via: Via::Gateway(gateway, link), source: None }
+    /// Everything that no other route of the gateway's family says.
+    pub fn default_via(gateway: impl Into<IpAddr>, link: u32) -> Self {
+        let gateway = gateway.into();
+        Self { to: unspecified(family(gateway)), prefix: 0, via: Via::Gateway(gateway, link), source: None }
     }
 
     fn message(&self) -> RouteMessage {
         let mut message = RouteMessage::default();
         let header = &mut message.header;
-        header.address_family = AddressFamily::Inet;
+        header.address_family = family(self.to);
         header.table = RouteHeader::RT_TABLE_MAIN;
         header.protocol = RouteProtocol::Static;
         header.destination_prefix_length = self.prefix;
@@ -281,30 +302,30 @@ impl Route {
         header.scope = if matches!(self.via, Via::Link(_)) { RouteScope::Link } else { RouteScope::Universe };
         let attributes = &mut message.attributes;
         if self.prefix > 0 {
-            attributes.push(RouteAttribute::Destination(RouteAddress::Inet(self.to)));
+            attributes.push(RouteAttribute::Destination(in_route(self.to)));
         }
         match self.via {
             Via::Link(index) => attributes.push(RouteAttribute::Oif(index)),
             Via::Gateway(gateway, index) => {
                 header.flags = RouteFlags::Onlink;
-                attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
+                attributes.push(RouteAttribute::Gateway(in_route(gateway)));
                 attributes.push(RouteAttribute::Oif(index));
             }
             Via::Unreachable | Via::Other => {}
         }
-        attributes.extend(self.source.map(|source| RouteAttribute::PrefSource(RouteAddress::Inet(source))));
+        attributes.extend(self.source.map(|source| RouteAttribute::PrefSource(in_route(source))));
         message
     }
 }
 
 impl From<&RouteMessage> for Route {
     fn from(message: &RouteMessage) -> Self {
-        let (mut to, mut gateway, mut source) = (Ipv4Addr::UNSPECIFIED, None, None);
+        let (mut to, mut gateway, mut source) = (unspecified(message.header.address_family), None, None);
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(address)) => to = *address,
-                RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
-                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
+                RouteAttribute::Destination(address) => to = of_route(address).unwrap_or(to),
+                RouteAttribute::Gateway(address) => gateway = of_route(address),
+                RouteAttribute::PrefSource(address) => source = of_route(address),
                 _ => {}
             }
         }
@@ -315,6 +336,29 @@ impl From<&RouteMessage> for Route {
             _ => Via::Other,
         };
         Self { to, prefix: message.header.destination_prefix_length, via, source }
+    }
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn unspecified(family: AddressFamily) -> IpAddr {
+    if family == AddressFamily::Inet6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+fn in_route(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(v4) => RouteAddress::Inet(v4),
+        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+    }
+}
+
+fn of_route(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
     }
 }
 
@@ -396,23 +440,32 @@ mod tests {
             let lo = net.link("lo").unwrap().unwrap().index;
             net.set_up(lo).unwrap();
             net.add_address(lo, address, 32).unwrap();
-            assert!(net.addresses().unwrap().contains(&(address, 32, lo)));
+            let address6: Ipv6Addr = "fd01::1".parse().unwrap();
+            net.add_address(lo, address6, 128).unwrap();
+            let addresses = net.addresses().unwrap();
+            assert!(addresses.contains(&(address.into(), 32, lo)) && addresses.contains(&(address6.into(), 128, lo)));
 
-            let hole = Route { to: Ipv4Addr::new(10, 2, 0, 0), prefix: 16, via: Via::Unreachable, source: None };
-            let host = Route { to: Ipv4Addr::new(10, 2, 3, 4), prefix: 32, via: Via::Link(lo), source: Some(address) };
+            let to = |text: &str| text.parse::<IpAddr>().unwrap();
+            let hole = Route { to: to("10.2.0.0"), prefix: 16, via: Via::Unreachable, source: None };
+            let source = Some(address.into());
+            let host = Route { to: to("10.2.3.4"), prefix: 32, via: Via::Link(lo), source };
+            let hole6 = Route { to: to("fd02::"), prefix: 64, via: Via::Unreachable, source: None };
+            let host6 = Route { to: to("fd02::3"), prefix: 128, via: Via::Link(lo), source: Some(address6.into()) };
             let default = Route::default_via(Ipv4Addr::new(10, 9, 9, 9), lo);
-            for route in [hole, host, default] {
+            for route in [hole, host, default, hole6, host6] {
                 net.set_route(&route).unwrap();
                 net.set_route(&route).unwrap();
             }
             let routes = net.routes().unwrap();
-            assert_eq!(routes.len(), 3, "{routes:?}");
-            assert!([hole, host, default].iter().all(|route| routes.contains(route)), "{routes:?}");
-            assert_eq!(net.link_to(host.to).unwrap(), Some(lo));
-            assert_eq!(net.link_to(Ipv4Addr::new(10, 2, 0, 9)).unwrap(), None);
-
-            assert!(net.delete_route(&hole).unwrap());
-            assert!(!net.delete_route(&hole).unwrap());
+            assert!([hole, host, default, hole6, host6].iter().all(|route| routes.contains(route)), "{routes:?}");
+            assert_eq!((net.link_to(host.to).unwrap(), net.link_to(host6.to).unwrap()), (Some(lo), Some(lo)));
+            for nowhere in ["10.2.0.9", "fd02::9", "2001:db8::1"] {
+                assert_eq!(net.link_to(to(nowhere)).unwrap(), None, "{nowhere}");
+            }
+            for hole in [hole, hole6] {
+                assert!(net.delete_route(&hole).unwrap());
+                assert!(!net.delete_route(&hole).unwrap());
+            }
         });
     }
 }

@@ -93,6 +93,43 @@ pub enum Ended {
     Signalled(i32),
 }
 
+/// Where this process's arguments and environment are kept: what `ps` shows of it, and of the children it forks.
+#[derive(Clone, Copy, Debug)]
+pub struct Title {
+    start: usize,
+    length: usize,
+}
+
+impl Title {
+    /// Takes the room of arguments and environment, which nothing in this process may read any more.
+    ///
+    /// # Errors
+    /// When `/proc` can't be read, or is not as proc(5) says.
+    pub fn claim(_single: &SingleThreaded) -> io::Result<Self> {
+        let text = fs::read_to_string("/proc/self/stat")?;
+        // Fields 48 to 51 of proc_pid_stat(5): arg_start, arg_end, env_start, env_end; the third follows the name.
+        let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let mut fields = after_name.split_whitespace().skip(48 - 3).map(|field| field.parse().unwrap_or(0));
+        let [start, arguments_end, environment, end] = std::array::from_fn(|_| fields.next().unwrap_or(0));
+        if start == 0 || arguments_end != environment || end <= start {
+            return Err(io::Error::other("arguments and environment are not where they are expected"));
+        }
+        // SAFETY: there is one thread, so nobody reads the environment meanwhile.
+        unsafe { libc::clearenv() };
+        Ok(Self { start, length: end - start })
+    }
+
+    /// Shows `text` from now on, cut to the room there is.
+    pub fn set(self, text: &str) {
+        let mut bytes = vec![0; self.length];
+        let length = text.len().min(self.length - 1);
+        bytes[..length].copy_from_slice(&text.as_bytes()[..length]);
+        // SAFETY: the kernel put arguments and environment there, writable and without a gap; who claimed them
+        // promised that nothing refers to them, and a forked child has the same at the same place.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start as *mut u8, bytes.len()) };
+    }
+}
+
 /// Waits for a child that is named by its pidfd.
 ///
 /// # Errors
@@ -165,11 +202,49 @@ pub fn die_with_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// Every signal to its default action and none blocked: what a program expects to find when it starts. (Rust ignores
-/// SIGPIPE, the launcher SIGCHLD, and both outlive exec.)
-pub fn reset_signals() {
-    for number in 1..=64 {
-        // SAFETY: SIG_DFL is no function, so nothing can be called; numbers that cannot be changed are refused.
+/// Undoes [`die_with_parent`].
+///
+/// # Errors
+/// `prctl(2)`.
+pub fn outlive_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(None)?)
+}
+
+/// Doubles this process without a descriptor for the child, by the older call: the one that a system call filter can
+/// look into, and therefore allow. The child's number, or `None` in the child.
+///
+/// # Errors
+/// `clone(2)`.
+pub fn fork_filtered(_single: &SingleThreaded) -> io::Result<Option<i32>> {
+    let (flags, none) = (libc::c_long::from(libc::SIGCHLD), 0 as libc::c_long);
+    // SAFETY: no stack and no shared memory, so that this is a fork; the token proves there is no other thread whose
+    // locks the child could miss. The arguments that architectures order differently are all zero.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(i32::try_from(pid).map_err(io::Error::other)?)),
+    }
+}
+
+/// No signal ignored that whoever started this process ignored. (SIGPIPE still is: Rust wants it so.)
+pub fn forget_ignored_signals() {
+    for number in (1..=64).filter(|number| *number != libc::SIGPIPE) {
+        let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: asks only, into room of the right size; unknown numbers are refused.
+        let known = unsafe { libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()) } == 0;
+        // SAFETY: it was filled in when the call succeeded, and is plain data.
+        if known && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN {
+            // SAFETY: SIG_DFL is no function, so nothing can be called.
+            let _ = unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+    }
+}
+
+/// No signal ignored or blocked: what a program expects to find when it starts. Handlers go with exec anyway; what is
+/// ignored and blocked would stay, and that is what this code itself has changed since [`forget_ignored_signals`].
+pub fn attend_to_signals() {
+    for number in [libc::SIGPIPE, libc::SIGCHLD] {
+        // SAFETY: SIG_DFL is no function, so nothing can be called.
         let _ = unsafe { libc::signal(number, libc::SIG_DFL) };
     }
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();

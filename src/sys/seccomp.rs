@@ -89,6 +89,12 @@ pub fn compile(policy: &Policy) -> Program {
 }
 
 impl Program {
+    /// The instructions as the kernel takes them (`struct sock_filter`), for a loader that is not ours.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let bytes = |i: &libc::sock_filter| [&i.code.to_ne_bytes()[..], &[i.jt, i.jf], &i.k.to_ne_bytes()].concat();
+        self.0.iter().flat_map(bytes).collect()
+    }
+
     /// Filters all that this thread calls from now on. Needs `no_new_privs`.
     ///
     /// # Errors

@@ -103,6 +103,11 @@ pub fn number(name: &str) -> Option<u32> {
     u32::try_from(if cfg!(target_arch = "aarch64") { aarch64 } else { x86_64 }).ok()
 }
 
+/// All names, sorted.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, ..)| *name)
+}
+
 /// Whether any machine has a system call of this name.
 pub fn is_known(name: &str) -> bool {
     TABLE.binary_search_by_key(&name, |(name, ..)| name).is_ok()

@@ -5,8 +5,8 @@ use super::mount::{Attributes, copy, restrict};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
-use nix::unistd::{getegid, geteuid, mkdir};
-use rustix::fs::{CWD, rmdir};
+use nix::unistd::mkdir;
+use rustix::fs::{CWD, rename, rmdir};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,23 +37,17 @@ pub fn idmap(path: &Path, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
     restrict(mount.as_fd(), Attributes::default(), Some(user_namespace), false)
 }
 
-/// Mounts an overlay on a tmpfs as root of a new user namespace, as a dyno's file system is. With `replace`, a directory
-/// of its lower layer is replaced by a new one, for which the kernel must keep a note in a `user.` attribute.
-pub fn overlay(replace: bool) -> io::Result<()> {
-    let uid_map = format!("0 {} 1", geteuid());
-    let gid_map = format!("0 {} 1", getegid());
+/// Mounts an overlay on a tmpfs, as a dyno's file system is, and replaces and renames directories of its lower layer: of
+/// both the kernel must keep a note in the writable one.
+pub fn overlay() -> io::Result<()> {
     let mut child = Command::new("true");
     child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let play = move || {
-        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-        fs::write("/proc/self/setgroups", "deny")?;
-        fs::write("/proc/self/uid_map", &uid_map)?;
-        fs::write("/proc/self/gid_map", &gid_map)?;
+    let play = || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
         mount_overlay()?;
-        if replace {
-            rmdir(c"/tmp/merged/d")?;
-            mkdir(c"/tmp/merged/d", Mode::S_IRWXU)?;
-        }
+        rmdir(c"/tmp/merged/replaced")?;
+        mkdir(c"/tmp/merged/replaced", Mode::S_IRWXU)?;
+        rename(c"/tmp/merged/renamed", c"/tmp/merged/other")?;
         Ok(())
     };
     // SAFETY: runs in the forked child and makes system calls only: the strings are short enough to need no heap, and
@@ -66,10 +60,11 @@ fn mount_overlay() -> nix::Result<()> {
     const NONE: Option<&std::ffi::CStr> = None;
     mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
     mount(Some(c"tmpfs"), c"/tmp", Some(c"tmpfs"), MsFlags::empty(), NONE)?;
-    for dir in [c"/tmp/lower", c"/tmp/lower/d", c"/tmp/upper", c"/tmp/work", c"/tmp/merged"] {
+    let below = [c"/tmp/lower/replaced", c"/tmp/lower/renamed"];
+    for dir in [c"/tmp/lower", c"/tmp/upper", c"/tmp/work", c"/tmp/merged"].into_iter().chain(below) {
         mkdir(dir, Mode::S_IRWXU)?;
     }
-    let options = c"userxattr,volatile,lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work";
+    let options = c"redirect_dir=on,volatile,lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work";
     mount(Some(c"overlay"), c"/tmp/merged", Some(c"overlay"), MsFlags::empty(), Some(options))
 }
 
@@ -86,8 +81,7 @@ mod tests {
         let before = mounts();
         let namespace = user_namespace(0x1000_0000, 65536).unwrap();
         idmap(Path::new("/usr"), namespace.as_fd()).unwrap();
-        overlay(false).unwrap();
-        overlay(true).unwrap();
+        overlay().unwrap();
         assert_eq!(mounts(), before);
     }
 

@@ -104,7 +104,12 @@ async fn what_can_not_be_built_is_refused() {
     ] {
         server.ask("POST", path, &json!({ "source_blob": blob }).to_string()).await;
     }
-    for buildpacks in [json!([{ "url": "-x" }]), json!([{}]), json!([{ "url": "a" }, { "url": "a" }]), json!("a")] {
+    for buildpacks in [
+        json!([{ "url": "-x" }]),
+        json!([{}]),
+        json!([{ "url": "heroku/python" }, { "url": "heroku/python" }]),
+        json!("a"),
+    ] {
         server
             .ask("POST", path, &json!({ "source_blob": { "url": good }, "buildpacks": buildpacks }).to_string())
             .await;

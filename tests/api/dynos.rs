@@ -40,6 +40,7 @@ async fn what_can_not_be_scaled_changes_nothing() {
         r#"{"type":"web","quantity":true}"#,
         r#"{"type":"web","size":"huge"}"#,
         r#"{"type":"release","quantity":1}"#,
+        r#"{"type":"worker","quantity":1}"#,
         r#"{"quantity":1}"#,
     ] {
         let before = server.quietly("GET", "/apps/shop/formation", "").await;

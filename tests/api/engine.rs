@@ -1,7 +1,9 @@
 //! Dynos that only pretend.
 #![forbid(unsafe_code)]
 
+use hokku::domain::app::AppId;
 use hokku::domain::dyno::{DynoId, Exit, Purpose};
+use hokku::domain::egress::Egress;
 use hokku::dyno::{Event, Io, Launch, What};
 use hokku::supervisor::Engine;
 use hokku::wire::attach::{BoxedIo, Frame};
@@ -12,6 +14,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 /// Dynos of the formation are up at once, a release phase passes at once, a build compiles until it is killed, and an
 /// attached client is told what was run and what it sent.
@@ -77,6 +80,10 @@ impl Engine for Pretender {
     }
 
     fn forget(&self, _: DynoId) {}
+
+    fn set_egress(&self, _: AppId, _: Egress, done: oneshot::Sender<Result<(), String>>) {
+        done.send(Ok(())).unwrap();
+    }
 }
 
 async fn converse(mut stream: BoxedIo, command: &str) -> i32 {

@@ -11,9 +11,11 @@ use hokku::domain::instance::Instance;
 use hokku::domain::log::LogFilter;
 use hokku::domain::release::{Change, History, Release, ReleaseId, ReleaseStatus};
 use hokku::domain::slug::{Slug, SlugId};
+use hokku::domain::stack::StackName;
+use hokku::drains::{Drains, Reach};
 use hokku::logs::{Hub, HubLimits, Outputs};
 use hokku::slug::SlugStore;
-use hokku::stack::Stack;
+use hokku::stack::{Origin, Stacks};
 use hokku::store::{self, Store, StoreError};
 use hokku::supervisor::{self, Supervisor, builds};
 use http_body_util::{BodyExt as _, Full};
@@ -23,6 +25,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -51,14 +54,12 @@ impl Server {
             instance: Instance::new("test".parse().unwrap(), root.path().to_owned(), 0),
             domain: "localhost".into(),
             router_port: 8080,
-            stack: "host".into(),
+            stack: StackName::Host,
             source_limit: 100_000,
         };
         let hub = Hub::open(root.path().join("logs"), HubLimits::default()).unwrap();
         let slugs = SlugStore::open(root.path()).unwrap().with_program(env!("CARGO_BIN_EXE_hokku").into());
-        let base = root.path().join("stacks/host/base");
-        std::fs::create_dir_all(&base).unwrap();
-        let stack = Stack { name: "host".into(), id: "host-debian-12".into(), base, binds: Vec::new() };
+        let stacks = Stacks::open(root.path(), slugs.clone(), &[], Origin::default()).unwrap();
         let (events, happened) = mpsc::unbounded_channel();
         let settings = builds::Settings::new(root.path().to_owned(), "localhost".into(), 8080);
         let supervisor = Supervisor::start(
@@ -67,7 +68,7 @@ impl Server {
                 hub: hub.clone(),
                 outputs: outputs.clone(),
                 slugs: slugs.clone(),
-                stack: Arc::new(stack),
+                stacks: stacks.clone(),
                 engine: Arc::new(Pretender::new(events)),
                 router: None,
                 settings: supervisor::Settings::default(),
@@ -77,12 +78,15 @@ impl Server {
             settings,
         );
         let closing = CancellationToken::new();
-        let control = Control::new(Parts { store, supervisor, hub, outputs, slugs, place, closing }).unwrap();
+        let drains = Drains::new(hub.clone(), Reach::default());
+        let parts = Parts { store, supervisor, hub, outputs, slugs, stacks, drains, place, closing };
+        let control = Control::new(parts).unwrap();
         let socket = UnixListener::bind(root.path().join("api.sock")).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         tokio::spawn(api::serve_unix(socket, control.clone(), axum::Router::new()));
-        tokio::spawn(api::serve_tcp(listener, control.clone(), axum::Router::new()));
+        let tls = hokku::tls::acceptor(root.path(), &["localhost".to_owned()]).unwrap();
+        tokio::spawn(api::serve_tcp(listener, tls, control.clone(), axum::Router::new()));
         Self { control, addr, root, transcript: String::new() }
     }
 
@@ -128,6 +132,7 @@ impl Server {
                     size: packed.size,
                     commit: Some(commit.into()),
                     stack: "host-debian-12".into(),
+                    languages: Vec::new(),
                     process_types: types
                         .map(|(kind, command)| (kind.to_owned().try_into().unwrap(), command.into()))
                         .into(),
@@ -137,7 +142,7 @@ impl Server {
                 store::slugs::insert(tx, &slug)?;
                 let (newest, standing) = (store::releases::newest(tx, app)?, store::releases::standing(tx, app)?);
                 let history = History { newest: newest.as_ref(), standing: standing.as_ref() };
-                let change = Change::Deploy { slug: slug.id, commit: Some(commit) };
+                let change = Change::Deploy { slug: slug.id, commit: Some(commit), defaults: &BTreeMap::new() };
                 let id = ReleaseId(Uuid::new_v4());
                 let release = Release::next(id, app, history, &change, actor, Timestamp::now()).unwrap();
                 store::releases::insert(tx, &release)?;

@@ -29,8 +29,8 @@ fn a_killed_server_loses_no_dyno_no_line_and_no_request() {
         assert_eq!(ids(&hokku, "sturdy"), before, "nothing was restarted");
         assert_eq!(hokku.dynos("sturdy")[0]["state"], "up");
     }
-    let lines = counts(&hokku.log("sturdy"));
-    assert!(lines.len() > 100, "{} lines", lines.len());
+    let lines = || Some(counts(&hokku.log("sturdy"))).filter(|lines| lines.len() > 100);
+    let lines = wait_for("a hundred lines, of before, between and after", lines);
     let gap = lines.windows(2).find(|pair| pair[1] != pair[0] + 1);
     assert_eq!(gap, None, "a line is missing or doubled");
 }
@@ -66,6 +66,7 @@ fn a_build_whose_server_dies_has_failed_cleanly() {
     hokku.start_server();
     let failed = || (hokku.json(&["builds", "--json", "-a", "orphan"])[0]["status"] == "failed").then_some(());
     wait_for("the build to have failed", failed);
+    assert!(hokku.ok(&["builds:output", "-a", "orphan"]).contains("The server was stopped during this build"));
     let stages = || std::fs::read_dir(hokku.root().join("builds")).map_or(0, Iterator::count);
     wait_for("the stage to be removed", || (stages() == 0).then_some(()));
     std::fs::remove_file(repository.path().join("hang")).unwrap();
@@ -105,6 +106,54 @@ fn two_instances_live_side_by_side() {
     assert_eq!(one.get("same-name", "/env/WHO").body, "");
     drop(two);
     assert_eq!(one.get("same-name", "/").status, 200);
+}
+
+#[test]
+fn a_detached_run_that_was_accepted_happens_though_the_server_is_killed() {
+    let mut hokku = Hokku::start();
+    let _repository = hokku.serving("accepted");
+    for round in 0..5 {
+        hokku.ok(&["run:detached", "-a", "accepted", "--", &format!("echo round {round}")]);
+        hokku.kill_server();
+        hokku.start_server();
+        hokku.wait_for_log("accepted", &format!("]: round {round}"));
+    }
+}
+
+#[test]
+fn a_first_start_that_finds_its_port_taken_leaves_nothing() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("root");
+    for (option, other) in [("--api", "--router"), ("--router", "--api")] {
+        let name = format!("taken-{}", std::process::id());
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_hokku"))
+            .args(["server", "--name", &name, option, &taken, other, "127.0.0.1:0", "--root"])
+            .arg(&root)
+            .output()
+            .unwrap();
+        let message = crate::hokku::text(&output.stderr);
+        assert!(!output.status.success() && message.contains(&taken) && message.contains(option), "{message}");
+        assert!(!root.exists(), "the root was made");
+        assert!(!std::path::Path::new("/run/hokku").join(&name).exists());
+    }
+}
+
+#[test]
+fn a_first_start_with_a_wrong_configuration_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("hokku.toml"), "[buidl]\n").unwrap();
+    let name = format!("wrong-{}", std::process::id());
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_hokku"))
+        .args(["server", "--name", &name, "--api", "127.0.0.1:0", "--router", "127.0.0.1:0", "--root"])
+        .arg(root.path())
+        .output()
+        .unwrap();
+    let message = crate::hokku::text(&output.stderr);
+    assert!(!output.status.success() && message.contains("hokku.toml") && message.contains("buidl"), "{message}");
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1, "the file itself");
+    assert!(!std::path::Path::new("/run/hokku").join(&name).exists());
 }
 
 #[test]

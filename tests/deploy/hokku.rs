@@ -1,5 +1,7 @@
 //! A real hokku for a test: its own server process, root directory, name and ports; removed without a trace on drop.
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -16,6 +18,7 @@ pub(crate) struct Hokku {
     name: String,
     server: Option<Child>,
     extra: Vec<String>,
+    env: Vec<(String, String)>,
     pub(crate) api: SocketAddr,
     pub(crate) router: SocketAddr,
 }
@@ -33,12 +36,22 @@ impl Hokku {
 
     /// A server whose hokku.toml holds `config`.
     pub(crate) fn with_config(config: &str) -> Self {
+        Self::with(config, &[])
+    }
+
+    /// A server with further environment variables.
+    pub(crate) fn with(config: &str, env: &[(&str, &str)]) -> Self {
+        Self::on(tempfile::tempdir().unwrap(), config, env)
+    }
+
+    /// A server whose state is in a directory of the test's choice.
+    pub(crate) fn on(root: TempDir, config: &str, env: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("hokku.toml"), config).unwrap();
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let nowhere: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let mut hokku = Self { root, name, server: None, extra: Vec::new(), api: nowhere, router: nowhere };
+        let mut hokku = Self { root, name, server: None, extra: Vec::new(), env, api: nowhere, router: nowhere };
         hokku.start_server();
         hokku
     }
@@ -70,6 +83,7 @@ impl Hokku {
             ])
             .arg(self.root())
             .args(&self.extra)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -230,6 +244,17 @@ fn left_behind(name: &str) -> Vec<String> {
     let table = format!("hokku_{}", name.replace('-', "_"));
     left.extend(tables.lines().filter(|line| line.ends_with(&format!(" {table}"))).map(str::to_owned));
     left
+}
+
+/// Runs `test` in a thread whose mounts nobody sees but what it starts; they are gone with it.
+pub(crate) fn with_mounts_of_its_own(test: impl FnOnce() + Send + 'static) {
+    let play = move || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        test();
+    };
+    std::thread::spawn(play).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
 }
 
 /// Ctrl-C in the terminal of a command: every process of its group gets SIGINT.

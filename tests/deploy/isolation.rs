@@ -36,16 +36,39 @@ fn an_app_sees_nothing_of_others() {
 }
 
 #[test]
-fn a_fork_bomb_and_a_memory_hog_hurt_only_themselves() {
+fn a_fork_bomb_hurts_only_itself() {
     let hokku = Hokku::start();
     let _greedy = hokku.serving("greedy");
     let _modest = hokku.serving("modest");
     let forks: u32 = hokku.get("greedy", "/forks").body.parse().unwrap();
     assert!((20..256).contains(&forks), "{forks} processes at once");
     assert_eq!(hokku.get("modest", "/").status, 200);
+    assert!(!hokku.log("modest").contains("crashed"));
+}
+
+#[test]
+fn a_memory_hog_hurts_only_itself() {
+    let hokku = Hokku::start();
+    let _greedy = hokku.serving("greedy");
+    let _modest = hokku.serving("modest");
     let _ = hokku.try_get("greedy", "/hog"); // its dyno is killed before it can answer
     hokku.wait_for_log("greedy", "Error R15 (Memory quota vastly exceeded)");
+    assert!(hokku.log("greedy").contains("Process running mem=1024M(200.0%)"), "the size's hard limit");
     assert_eq!(hokku.get("modest", "/").status, 200);
     wait_for("greedy to be back", || (hokku.get("greedy", "/").status == 200).then_some(()));
     assert!(!hokku.log("modest").contains("crashed"));
+}
+
+#[test]
+fn memory_over_the_quota_is_told_while_the_dyno_goes_on() {
+    let hokku = Hokku::with_config("[dyno]\nmemory_check_seconds = 1\n");
+    let _repository = hokku.serving("heavy");
+    assert!(!hokku.log("heavy").contains("R14"));
+    assert_eq!(hokku.get("heavy", "/hold/600").body, "held\n");
+    let log = hokku.wait_for_log("heavy", "Error R14 (Memory quota exceeded)");
+    let line = log.lines().find(|line| line.contains("Process running mem=")).expect("the number");
+    let used: u64 = line.split("mem=").nth(1).unwrap().split('M').next().unwrap().parse().unwrap();
+    assert!((600..1024).contains(&used) && line.contains("heroku[web.1]"), "{line}");
+    assert_eq!(hokku.get("heavy", "/").status, 200);
+    assert!(!hokku.log("heavy").contains("R15"));
 }

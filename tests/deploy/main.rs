@@ -10,10 +10,20 @@
     reason = "a test fails by panicking and may say what it saw"
 )]
 
+mod disk;
+mod egress;
 mod faults;
 mod hokku;
 mod isolation;
+mod languages;
+#[path = "../support/loopback_resolver.rs"]
+mod loopback_resolver;
+#[path = "../support/outside.rs"]
+mod outside;
 mod push;
 mod release;
 mod run;
+mod runtime;
+mod source;
+mod stack;
 mod traffic;

@@ -107,6 +107,9 @@ fn only_main_and_master_build_and_wrong_pushes_are_told_so() {
     assert!(output.contains("main") && output.contains("feature"), "{output}");
     repository.write("Procfile", "<<<<<<< HEAD\nweb: a\n=======\n").commit("conflict");
     assert!(hokku.push(&repository).expect_rejection().contains("merge conflict"));
+    repository.write("Procfile", "# what runs\nweb node server.js\n").commit("no colon");
+    let output = hokku.push(&repository).expect_rejection();
+    assert!(output.contains("line 2 is not of the form `TYPE: COMMAND`: \"web node server.js\""), "{output}");
     repository.run(&["rm", "-rq", "bin", "Procfile", "server.js"]);
     repository.commit("nothing left");
     let output = hokku.push(&repository).expect_rejection();
@@ -119,6 +122,8 @@ fn only_main_and_master_build_and_wrong_pushes_are_told_so() {
 fn what_was_pushed_can_be_cloned() {
     let hokku = Hokku::start();
     let repository = hokku.serving("cloned");
+    let size = hokku.json(&["apps:info", "--json", "-a", "cloned"])["app"]["repo_size"].clone();
+    assert!(size.as_u64().is_some_and(|size| size > 1000), "{size}");
     let url = repository.run(&["remote", "get-url", "hokku"]);
     let helpers = repository.run(&["config", "--get-regexp", "^credential"]);
     let helpers: Vec<String> =
@@ -163,6 +168,27 @@ fn a_hanging_build_is_cancelled_and_leaves_nothing() {
     assert!(!push.wait().unwrap().success(), "{rest:?}");
     let stages = std::fs::read_dir(hokku.root().join("builds")).map_or(0, Iterator::count);
     assert_eq!(stages, 0, "half-made builds are removed");
+}
+
+#[test]
+fn a_push_whose_app_is_destroyed_says_so() {
+    let hokku = Hokku::start();
+    let repository = hokku.app("doomed", "echo");
+    repository.write("hang", "").commit("hangs");
+    let mut push = hokku.git_push(&repository, "main").stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(push.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.by_ref().any(|line| line.contains("Hanging")), "{}", hokku.server_log());
+    hokku.ok(&["apps:destroy", "doomed", "--confirm", "doomed"]);
+    let rest = lines.collect::<Vec<_>>().join("\n");
+    assert!(!push.wait().unwrap().success(), "{rest}");
+    assert!(rest.contains(" !     The app was destroyed during the build."), "{rest}");
+    assert!(rest.contains(" !     Push rejected to doomed."), "{rest}");
+    // What git says when its directory vanishes.
+    assert!(!rest.contains("fatal") && !rest.contains("Build canceled"), "{rest}");
+    for folder in ["repos", "builds"] {
+        let left = || std::fs::read_dir(hokku.root().join(folder)).map_or(0, Iterator::count);
+        wait_for("all of the app to be removed", || (left() == 0).then_some(()));
+    }
 }
 
 #[test]

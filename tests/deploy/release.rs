@@ -17,15 +17,9 @@ fn a_release_that_does_not_boot_is_failed_and_the_old_one_serves_on() {
     assert_eq!(hokku.get("careful", "/").status, 200);
 
     // By config:set: the old dynos and the old config serve on.
-    hokku.ok(&["config:set", "BOOT=exit", "-a", "careful"]);
-    let failed = |version: u64| {
-        wait_for(&format!("v{version} to fail"), || {
-            let releases = hokku.json(&["releases", "--json", "-a", "careful"]);
-            let release = releases.as_array().unwrap().iter().find(|r| r["version"] == version).cloned()?;
-            (release["status"] == "failed").then_some(())
-        });
-    };
-    failed(5);
+    let error = hokku.fails(&["config:set", "BOOT=exit", "-a", "careful"]);
+    assert!(error.contains("v5 failed") && error.contains("status 7"), "{error}");
+    assert_eq!(hokku.json(&["releases", "--json", "-a", "careful"])[0]["status"], "failed");
     assert_eq!(hokku.get("careful", "/env/BOOT").body, "");
     assert!(hokku.ok(&["config", "-a", "careful"]).contains("exit"), "config shows what was set last");
     let current = hokku.json(&["releases", "--json", "-a", "careful"]);
@@ -40,6 +34,36 @@ fn a_release_that_does_not_boot_is_failed_and_the_old_one_serves_on() {
     let output = hokku.push(&repository);
     assert!(output.success, "{}", output.output);
     assert!(hokku.get("careful", "/").body.contains("version two"));
+}
+
+#[test]
+fn a_procfile_that_names_a_missing_command_is_told_to_the_pusher_and_in_the_log() {
+    let hokku = Hokku::start();
+    let repository = hokku.serving("typo");
+    repository.write("Procfile", "web: noode server.js\nworker: bin/absent --all\n").commit("typo");
+    let output = hokku.push(&repository).expect_rejection();
+    for said in ["web.1 exited with status 127", "a command was not found", "app[web.1]: ", "noode: "] {
+        assert!(output.contains(said), "{said:?} is missing in\n{output}");
+    }
+    assert!(hokku.log("typo").contains("noode: "), "{}", hokku.log("typo"));
+    assert_eq!(hokku.get("typo", "/").status, 200, "the old release serves on");
+
+    repository.write("Procfile", "web: ./server.js\n").commit("not executable");
+    let output = hokku.push(&repository).expect_rejection();
+    assert!(output.contains("which means that a command can't be executed: make its file executable"), "{output}");
+
+    // No process but web decides on a release: of others the log tells.
+    repository.write("Procfile", "web: node server.js\nworker: bin/absent --all\n").commit("worker");
+    hokku.push(&repository).expect_success();
+    hokku.ok(&["ps:scale", "worker=1", "-a", "typo"]);
+    let log = hokku.wait_for_log("typo", "heroku[worker.1]: Process exited with status 127");
+    let said = |line: &str| line.contains("app[worker.1]: ") && line.contains("bin/absent: No such file");
+    assert!(log.lines().any(said), "{log}");
+
+    repository.write("Procfile", "web: node server.js\nrelease: migrate\n").commit("phase");
+    let output = hokku.push(&repository).expect_rejection();
+    assert!(output.contains("the release command exited with status 127, which means"), "{output}");
+    assert!(output.contains("migrate: "), "{output}");
 }
 
 #[test]
@@ -75,12 +99,10 @@ fn the_release_phase_decides() {
         .commit("phase");
     let output = hokku.push(&repository).expect_success();
     assert!(output.contains("migrating with"), "{output}");
-    hokku.ok(&["config:set", "PHASE=9", "COLOUR=red", "-a", "phased"]);
+    let error = hokku.fails(&["config:set", "PHASE=9", "COLOUR=red", "-a", "phased"]);
+    assert!(error.contains("v4 failed") && error.contains("status 9"), "{error}");
     hokku.wait_for_log("phased", "migrating with red");
-    wait_for("the release to fail", || {
-        let newest = hokku.json(&["releases", "--json", "-a", "phased"])[0].clone();
-        (newest["status"] == "failed").then_some(())
-    });
+    assert_eq!(hokku.json(&["releases", "--json", "-a", "phased"])[0]["status"], "failed");
     assert_eq!(hokku.get("phased", "/env/COLOUR").body, "", "the old release serves");
     repository.write("version", "two").commit("two");
     assert!(hokku.push(&repository).expect_rejection().contains("status 9"));

@@ -1,6 +1,7 @@
 //! One-off dynos.
 
 use crate::hokku::{Hokku, text};
+use crate::loopback_resolver::{ADDRESS, NAME, on_a_host_with_a_loopback_resolver};
 use std::io::Write;
 use std::process::Stdio;
 
@@ -42,4 +43,20 @@ fn running_needs_code_and_a_known_app() {
     hokku.ok(&["create", "empty-app"]);
     assert!(hokku.fails(&["run", "-a", "empty-app", "--", "true"]).contains("code"));
     assert!(hokku.fails(&["run", "-a", "nobody", "--", "true"]).contains("Couldn't find that app"));
+}
+
+#[test]
+fn names_are_resolved_where_the_hosts_name_server_is_a_loopback_one() {
+    on_a_host_with_a_loopback_resolver(|_| {
+        let mut hokku = Hokku::start();
+        let _repository = hokku.serving("names");
+        let ask = format!("getent ahostsv4 {NAME} | head -1");
+        let address = ADDRESS.to_string();
+        let found = |hokku: &Hokku| hokku.ok(&["run", "-a", "names", "--", &ask]).starts_with(&address);
+        assert!(found(&hokku));
+        // Another server, the same launcher.
+        hokku.kill_server();
+        hokku.start_server();
+        assert!(found(&hokku));
+    });
 }

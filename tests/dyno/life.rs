@@ -1,9 +1,11 @@
 //! How dynos start, end and talk.
 
-use super::stage::{Stage, eventually};
+use super::stage::{Stage, eventually, not_shown};
 use hokku::domain::log::Source;
-use hokku::dyno::{File, Io, Ready, What};
+use hokku::dyno::scratch::Way;
+use hokku::dyno::{ADVICE, Body, File, Io, Ready, What};
 use hokku::wire::attach::Frame;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
@@ -47,6 +49,41 @@ async fn a_missing_layer_fails_the_launch_and_is_named() {
     let what = stage.event(id, |what| matches!(what, What::Failed { .. })).await;
     let What::Failed { step, message } = what else { unreachable!() };
     assert!(step == "copy a mount" && message.contains("/nowhere/at/all"), "{step}: {message}");
+}
+
+#[tokio::test]
+async fn a_launch_that_fails_says_what_to_do_about_it() {
+    let mut stage = Stage::new().await;
+    let script = |name: &str, text: &str, mode| {
+        let path = stage.app_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    script("closed", "#!/bin/sh\n", 0o644);
+    script("nothing", "no program\n", 0o755);
+    script("lost", "#!/nowhere/at/all\n", 0o755);
+    let bodies = [
+        (stage.body(&["no-such-program"]), "start the program", "look at its spelling"),
+        (stage.body(&["/app/closed"]), "start the program", "make it executable"),
+        (stage.body(&["/app/nothing"]), "start the program", "another kind of processor"),
+        (stage.body(&["/app/lost"]), "start the program", "the #! line"),
+        (
+            Body { env: vec![("BIG".to_owned(), "x".repeat(200_000))], ..stage.body(&["true"]) },
+            "start the program",
+            "128 KiB",
+        ),
+        (Body { layers: vec!["/nowhere/at/all".into()], ..stage.body(&["true"]) }, "copy a mount", "it is gone"),
+        // No file system of a disk, and none that the kernel lets be id-mapped.
+        (Body { layers: vec!["/proc/sys".into()], ..stage.body(&["true"]) }, "restrict a mount", "ext4, xfs or btrfs"),
+    ];
+    for (body, expected, about) in bodies {
+        let id = stage.launch(body, Ready::Started, Io::Log);
+        let what = stage.event(id, |what| matches!(what, What::Failed { .. })).await;
+        let What::Failed { step, message } = what else { unreachable!() };
+        let advice = message.split_once(ADVICE).map(|(_, advice)| advice).unwrap_or_default();
+        assert!(step == expected && advice.contains(about), "{step}: {message}");
+    }
+    assert!(stage.traces().is_empty(), "{:?}", stage.traces());
 }
 
 #[tokio::test]
@@ -147,6 +184,38 @@ async fn memory_is_bounded_and_says_so() {
 }
 
 #[tokio::test]
+async fn it_sees_its_own_limits_where_runtimes_look_for_them() {
+    let mut stage = Stage::new().await;
+    let script = "grep -v ':/$' /proc/self/cgroup; cd /sys/fs/cgroup; \
+                  cat memory.max pids.max cpu.max 2>/dev/null || \
+                  cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us; \
+                  node -p 'process.constrainedMemory()'";
+    let mut body = stage.body(&["bash", "-c", script]);
+    body.limits.cpu_quota_percent = Some(150);
+    let limits = body.limits;
+    let ran = stage.run(body).await;
+    let own = format!("{} {} 150000 100000 {}", limits.memory_max, limits.pids, limits.memory_max);
+    assert_eq!(ran.text().replace('\n', " "), own);
+}
+
+#[tokio::test]
+async fn java_believes_in_its_limits() {
+    let mut stage = Stage::new().await;
+    if !std::path::Path::new("/usr/bin/java").exists() {
+        not_shown("there is no Java");
+        return;
+    }
+    let mut body = stage.body(&["java", "-XshowSettings:system", "-version"]);
+    (body.limits.cpu_quota_percent, body.limits.memory_max) = (Some(100), 600 << 20);
+    let ran = stage.run(body).await;
+    let said = ran.text();
+    let value =
+        |key: &str| said.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap_or(&said).trim().to_owned();
+    let found = ["Memory Limit:", "Effective CPU Count:", "CPU Quota:"].map(value);
+    assert_eq!(found, ["600.00M", "1", "100000us"], "{said}");
+}
+
+#[tokio::test]
 async fn a_fork_bomb_is_bounded_and_gone_with_its_dyno() {
     let mut stage = Stage::new().await;
     let bomb = "echo up; bomb() { sleep 1000 & bomb; }; ulimit -s unlimited; while :; do sleep 1000 & done";
@@ -166,9 +235,60 @@ async fn the_writable_layer_is_bounded() {
     let mut body = stage.body(&["sh", "-c", "exec 2>&1; head -c 20000000 /dev/zero > /app/big; stat -c %s /app/big"]);
     body.limits.disk = 8 << 20;
     let ran = stage.run(body).await;
-    assert!(ran.text().contains("No space left"), "{ran:?}");
+    assert!(ran.text().contains(stage.full()), "{ran:?}");
     assert!(ran.output.last().unwrap().parse::<u64>().unwrap() <= 8 << 20);
     assert!(!stage.app_dir().join("big").exists());
+}
+
+#[tokio::test]
+async fn what_is_written_to_the_disk_is_not_held_in_memory_and_gone_with_the_dyno() {
+    let mut stage = Stage::new().await;
+    if stage.way() == Way::Memory {
+        not_shown("there is no way to keep writable layers on the disk");
+        return;
+    }
+    let script = "for n in 1 2 3 4; do head -c 40000000 /dev/zero > /tmp/$n && rm -f /app/last && cp /tmp/$n /app/last; \
+                  done; ls /tmp | wc -l; df --output=size /app | tail -1; exec sleep 1000";
+    let mut body = stage.body(&["sh", "-c", script]);
+    (body.limits.memory_quota, body.limits.memory_max, body.limits.disk) = (40 << 20, 80 << 20, 256 << 20);
+    let id = stage.launch(body, Ready::Started, Io::Log);
+    eventually("it has looked", || stage.log().len() == 2).await;
+    let said = stage.log();
+    let numbers: Vec<u64> = said.iter().map(|frame| frame.line.trim().parse().unwrap()).collect();
+    assert!(numbers[0] == 4 && (200 << 10..=256 << 10).contains(&numbers[1]), "{numbers:?}");
+    assert_eq!(stage.scratch().len(), 1);
+    stage.dynos().kill(id);
+    stage.exit(id).await;
+    eventually("it is gone", || stage.scratch().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_damaged_empty_file_system_is_made_anew_and_what_can_not_be_on_the_disk_is_told() {
+    let mut stage = Stage::new().await;
+    if stage.way() != Way::Image {
+        not_shown("writable layers are not kept in images");
+        return;
+    }
+    let mut body = stage.body(&["sleep", "1000"]);
+    body.limits.disk = 24 << 20;
+    let template = stage.instance.root.join(format!("scratch/ext4-{}", body.limits.disk));
+    for damage in ["", "no file system", "none"] {
+        let id = stage.launch(body.clone(), Ready::Started, Io::Log);
+        stage.started(id).await;
+        assert_eq!(stage.scratch().len(), 1, "{damage}");
+        stage.dynos().kill(id);
+        stage.exit(id).await;
+        assert!(!stage.seen.iter().any(|event| matches!(event.what, What::InMemory { .. })), "{damage}");
+        std::fs::write(&template, damage).unwrap();
+    }
+
+    std::fs::remove_file(&template).unwrap();
+    std::fs::create_dir(&template).unwrap();
+    let id = stage.launch(body, Ready::Started, Io::Log);
+    let told = stage.event(id, |what| matches!(what, What::InMemory { .. })).await;
+    assert!(matches!(&told, What::InMemory { why } if why.contains("loop image")), "{told:?}");
+    stage.started(id).await;
+    assert!(stage.scratch().is_empty());
 }
 
 #[tokio::test]
@@ -191,6 +311,24 @@ async fn the_log_has_lines_with_their_origin_and_long_ones_in_pieces() {
     assert_eq!(log.iter().map(|frame| frame.line.len()).collect::<Vec<_>>(), [3, 10_000, 1, 4]);
     assert_eq!(log.iter().map(|frame| frame.origin.unwrap()).collect::<Vec<_>>(), [(id, 1), (id, 2), (id, 3), (id, 4)]);
     assert!(log.iter().all(|frame| frame.source == Source::App && frame.process == "web.1"));
+}
+
+#[tokio::test]
+async fn its_processes_say_what_they_are() {
+    let mut stage = Stage::new().await;
+    let id = stage.launch(stage.body(&["sleep", "1000"]), Ready::Started, Io::Log);
+    stage.started(id).await;
+    let shown = |pid: i32| {
+        let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+    };
+    let stat = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let parent = |pid: i32| stat(pid).rsplit_once(')').unwrap().1.split(' ').nth(2).unwrap().parse::<i32>().unwrap();
+    let init = stage.processes(id)[0];
+    let (shim, labels) = (parent(init), stage.labels(hokku::domain::dyno::Purpose::Run));
+    assert_eq!(shown(init), format!("hokku-init {} of {}", labels.name, labels.app_name));
+    assert_eq!(shown(shim), format!("hokku-shim {} of {}", labels.name, labels.app_name));
+    assert_eq!(shown(parent(shim)), format!("hokku-launcher {}", stage.instance.name));
 }
 
 #[tokio::test]
@@ -325,7 +463,7 @@ async fn dynos_resolve_names_they_are_given() {
 async fn many_dynos_start_at_once_on_networks_made_ahead() {
     let mut stage = Stage::new().await;
     stage.stop_engine().await;
-    stage.prepared_networks = 3;
+    stage.prepared = 3;
     stage.start_engine().await;
     let mut ids = Vec::new();
     for _ in 0..12 {
@@ -345,7 +483,8 @@ async fn many_dynos_start_at_once_on_networks_made_ahead() {
     lines.sort();
     lines.dedup();
     assert_eq!(lines.len(), 12, "each has an address of its own");
-    eventually("three are made ahead", || stage.traces().len() == 3).await;
+    // Each with a link and a group.
+    eventually("three are made ahead", || stage.traces().len() == 6).await;
 }
 
 #[tokio::test]

@@ -118,6 +118,7 @@ async fn a_killed_shim_takes_its_dyno_along_and_leaves_nothing() {
     kill(shim(&stage, id));
     let exit = stage.exit(id).await;
     assert_eq!((exit.code, exit.signal), (137, Some(9)));
+    eventually("its writable layer is gone", || stage.scratch().is_empty()).await;
     assert!(stage.processes(id).is_empty());
     assert!(!stage.group(id).v2_dir().is_some_and(|_| true));
     assert!(!stage.traces().iter().any(|trace| *trace == id.to_string()), "{:?}", stage.traces());

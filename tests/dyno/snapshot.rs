@@ -1,7 +1,7 @@
 //! The configuration that a launch becomes.
 
 use hokku::domain::app::AppId;
-use hokku::domain::dyno::{DynoId, Purpose};
+use hokku::domain::dyno::Purpose;
 use hokku::domain::instance::Instance;
 use hokku::domain::limits::DynoSize;
 use hokku::dyno::{Body, Labels, Mount, Ready, shell, spec};
@@ -37,7 +37,7 @@ fn a_web_dyno_as_an_oci_configuration() {
         time_limit: Some(Duration::from_secs(60)),
     };
     let ready = Ready::Port { port: 5000, within: Duration::from_secs(60) };
-    let mut spec = spec::spec(&place, DynoId(Uuid::from_u128(2)), &labels, &body, ready);
+    let mut spec = spec::spec(&place, &labels, &body, ready);
     // The list of system calls has its own tests.
     let policy = spec.linux_mut().as_mut().unwrap().seccomp_mut().take().unwrap();
     assert!(policy.syscalls().as_ref().unwrap().len() > 5);

@@ -6,11 +6,13 @@ use hokku::domain::instance::Instance;
 use hokku::domain::limits::{DynoSize, Limits};
 use hokku::domain::log::{LogFilter, LogFrame};
 use hokku::dyno::instances::{self, Claim};
+use hokku::dyno::scratch::{self, Way};
 use hokku::dyno::{Body, Dynos, Event, Found, Io, Labels, Launch, Mount, Ready, Settings, What, destroy};
 use hokku::logs::{Hub, HubLimits};
 use hokku::stack;
 use jiff::Timestamp;
 use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -33,9 +35,9 @@ pub(crate) struct Stage {
     pub(crate) dynos: Option<Dynos>,
     pub(crate) found: Vec<Found>,
     /// None, so that a look at the links shows those of dynos only.
-    pub(crate) prepared_networks: usize,
+    pub(crate) prepared: usize,
     events: mpsc::UnboundedReceiver<Event>,
-    seen: Vec<Event>,
+    pub(crate) seen: Vec<Event>,
     tree: PathBuf,
     layers: Vec<PathBuf>,
     binds: Vec<Mount>,
@@ -65,10 +67,10 @@ impl Stage {
             hub,
             dynos: None,
             found: Vec::new(),
-            prepared_networks: 0,
+            prepared: 0,
             events,
             seen: Vec::new(),
-            layers: vec![tree.clone(), stack.base],
+            layers: std::iter::once(tree.clone()).chain(stack.layers).collect(),
             tree,
             binds,
             _claim: claim,
@@ -81,11 +83,8 @@ impl Stage {
     /// What a server does when it starts.
     pub(crate) async fn start_engine(&mut self) {
         let (sender, events) = mpsc::unbounded_channel();
-        let settings = Settings {
-            executable: env!("CARGO_BIN_EXE_hokku").into(),
-            prepared_networks: self.prepared_networks,
-            ..Settings::default()
-        };
+        let settings =
+            Settings { executable: env!("CARGO_BIN_EXE_hokku").into(), prepared: self.prepared, ..Settings::default() };
         let (dynos, found) = Dynos::start(self.instance.clone(), settings, self.hub.clone(), sender).await.unwrap();
         (self.dynos, self.found, self.events) = (Some(dynos), found, events);
         self.seen.clear();
@@ -199,13 +198,37 @@ impl Stage {
     }
 
     pub(crate) fn group(&self, id: DynoId) -> hokku::sys::cgroup::Group {
-        let hierarchy = hokku::sys::cgroup::Hierarchy::detect().unwrap();
-        hokku::sys::cgroup::Group::open(&hierarchy, &self.instance.cgroup(), &id.to_string())
+        let hierarchy = instances::hierarchy(&self.instance).unwrap();
+        let config = fs::read_to_string(self.instance.dyno_dir(id).join("config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        let name = config["linux"]["cgroupsPath"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        hokku::sys::cgroup::Group::open(&hierarchy, &self.instance.cgroup(), &name)
+    }
+
+    /// How writable layers are kept here.
+    pub(crate) fn way(&self) -> Way {
+        scratch::examine(&self.instance.root).0
+    }
+
+    /// What a full writable layer answers.
+    pub(crate) fn full(&self) -> &'static str {
+        // Of ext4, where the tests are.
+        if self.way() == Way::Quota { "Disk quota exceeded" } else { "No space left" }
+    }
+
+    /// The writable layers there are on the disk.
+    pub(crate) fn scratch(&self) -> Vec<String> {
+        let dir = self.instance.root.join("scratch");
+        let names = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let projects = names.filter(|name| name.starts_with("project-"));
+        let devices = fs::read_dir("/sys/block").unwrap().map(|entry| entry.unwrap().path().join("loop/backing_file"));
+        let files = devices.filter_map(|file| fs::read_to_string(file).ok());
+        projects.chain(files.filter(|file| Path::new(file).starts_with(&dir))).collect()
     }
 
     /// What this instance has on the host: cgroups, links, processes of ours.
     pub(crate) fn traces(&self) -> Vec<String> {
-        let hierarchy = hokku::sys::cgroup::Hierarchy::detect().unwrap();
+        let hierarchy = instances::hierarchy(&self.instance).unwrap();
         let groups = hokku::sys::cgroup::children(&hierarchy, &self.instance.cgroup()).unwrap();
         let links =
             fs::read_dir("/sys/class/net").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -215,6 +238,9 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        if let Some(dynos) = &self.dynos {
+            dynos.let_go();
+        }
         let instance = self.instance.clone();
         let cleared = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -223,6 +249,10 @@ impl Drop for Stage {
         let cleared = cleared.join().unwrap();
         if !std::thread::panicking() {
             cleared.unwrap();
+            let tables = process::Command::new("nft").args(["list", "tables"]).output().unwrap();
+            let tables = String::from_utf8(tables.stdout).unwrap();
+            let table = self.instance.nft_table();
+            assert!(!tables.lines().any(|line| line.ends_with(&format!(" {table}"))), "its rules are still there");
         }
     }
 }
@@ -249,6 +279,11 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Says what a test does not show on this machine, also when it passes: the harness keeps only what macros print.
+pub(crate) fn not_shown(what: &str) {
+    io::stderr().write_all(format!("not shown here: {what}\n").as_bytes()).unwrap();
+}
+
 fn make_tree(root: &Path) -> PathBuf {
     let tree = root.join("trees/1");
     let app = tree.join("app");
@@ -263,9 +298,13 @@ fn make_tree(root: &Path) -> PathBuf {
     tree
 }
 
-/// The probe; made here, because cargo makes examples only when all targets are tested.
-fn probe() -> PathBuf {
+/// The probe; made here, because cargo makes examples only when all targets are tested. Where there is no cargo,
+/// `HOKKU_PROBE` says where it is.
+pub(crate) fn probe() -> PathBuf {
     static BUILT: Once = Once::new();
+    if let Some(made) = std::env::var_os("HOKKU_PROBE") {
+        return made.into();
+    }
     BUILT.call_once(|| {
         let built = process::Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "probe"]).status();
         assert!(built.unwrap().success());

@@ -27,6 +27,8 @@ pub(crate) enum Answer {
     Json(u16, Value),
     /// A list over several pages.
     Pages(Vec<Value>),
+    /// One after the other; the last one stays.
+    Turns(Vec<Value>),
     Text(&'static str),
     /// Text that is sent and then kept open until the client goes.
     Endless(&'static str),
@@ -148,7 +150,11 @@ async fn with_token(request: Request, next: axum::middleware::Next) -> Response 
 async fn answer(State(script): State<Arc<Script>>, mut request: Request) -> Response {
     let key = format!("{} {}", request.method(), request.uri());
     let headers = request.headers().clone();
-    let answer = script.answers.lock().unwrap().get(&key).cloned();
+    let answer = script.answers.lock().unwrap().get_mut(&key).map(|answer| match answer {
+        Answer::Turns(turns) if turns.len() > 1 => Answer::Json(200, turns.remove(0)),
+        Answer::Turns(turns) => Answer::Json(200, turns[0].clone()),
+        answer => answer.clone(),
+    });
     let attach = matches!(answer, Some(Answer::Attach(_)));
     let upgrade = attach.then(|| hyper::upgrade::on(&mut request));
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -160,6 +166,7 @@ async fn answer(State(script): State<Arc<Script>>, mut request: Request) -> Resp
             (StatusCode::NOT_FOUND, axum::Json(body)).into_response()
         }
         Some(Answer::Json(status, body)) => (StatusCode::from_u16(status).unwrap(), axum::Json(body)).into_response(),
+        Some(Answer::Turns(_)) => unreachable!("a turn was taken above"),
         Some(Answer::Pages(pages)) => page(&pages, &headers),
         Some(Answer::Text(text)) => text.into_response(),
         Some(Answer::Endless(text)) => endless(text),

@@ -1,8 +1,10 @@
 //! What a starting server finds in RUN: live dynos, ended ones, and what crashes have left.
 #![forbid(unsafe_code)]
 
+use super::memory::Memory;
 use super::output::{Output, Sink};
-use super::task::{self, Probe, Watched};
+use super::probe::Probe;
+use super::task::{self, Watched};
 use super::{EngineError, Shared, record, remove};
 use crate::domain::dyno::{DynoId, Purpose};
 use crate::dyno::step::{StepError, step};
@@ -23,7 +25,7 @@ pub(super) async fn adopt(shared: &Arc<Shared>) -> Result<Vec<Found>, EngineErro
             // Its launch had hardly begun.
             let (instance, its_dir) = (shared.instance.clone(), dir.clone());
             tokio::task::spawn_blocking(move || {
-                task::clean_up(&instance, id, None, &its_dir, None);
+                task::clean_up(&instance, id, &its_dir, None);
                 remove(&its_dir);
             })
             .await?;
@@ -43,8 +45,8 @@ struct Plan {
 
 impl Plan {
     fn read(dir: &Path) -> Self {
-        let config = spec::read(dir).ok();
-        let number = |key: &str| config.as_ref().and_then(|config| spec::number::<u64>(config, key));
+        let config = spec::Config::read(dir).ok();
+        let number = |key: &str| config.as_ref().and_then(|config| spec::number::<u64>(&config.spec, key));
         let small = |key: &str| number(key).and_then(|number| u16::try_from(number).ok());
         let within = Duration::from_millis(number(spec::BOOT_TIMEOUT).unwrap_or(60_000));
         Self { slot: small(spec::SLOT), port: small(spec::PORT), within }
@@ -63,7 +65,8 @@ async fn one(shared: &Arc<Shared>, id: DynoId, dir: PathBuf, labels: Labels) -> 
         shared.lock_slots().occupy(slot);
         let orders = shared.expect_orders(id);
         let (ready, probe) = readiness(&labels, &plan, addr, &dir);
-        let watched = Watched { id, dir, slot, control, orders, output, probe, attached: None };
+        let memory = Memory::new(shared, &dir);
+        let watched = Watched { id, dir, slot, control, orders, output, memory, probe, attached: None };
         shared.spawn(task::watch(shared.clone(), watched, ready));
         return Ok(found(None));
     }
@@ -73,11 +76,11 @@ async fn one(shared: &Arc<Shared>, id: DynoId, dir: PathBuf, labels: Labels) -> 
         output.finish().await;
         ended = output.ended();
     }
-    let (instance, its_dir, slot) = (shared.instance.clone(), dir, plan.slot);
+    let (instance, its_dir) = (shared.instance.clone(), dir);
     let exit = tokio::task::spawn_blocking(move || {
         let recorded = record::exit(&its_dir).ok().flatten();
         // Also after an orderly end: its shim may have been killed before it had taken down everything.
-        let settled = task::clean_up(&instance, id, slot, &its_dir, ended);
+        let settled = task::clean_up(&instance, id, &its_dir, ended);
         recorded.unwrap_or(settled)
     });
     Ok(found(Some(exit.await?)))

@@ -7,6 +7,7 @@ use crate::dyno::protocol::{ATTACH, VERSION};
 use crate::wire::attach::Frame;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
@@ -32,9 +33,14 @@ async fn pass(dir: &std::path::Path, client: &mut BoxedIo) -> io::Result<()> {
     shim.write_all(&[VERSION, ATTACH]).await?;
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_shim, mut to_shim) = shim.split();
+    let mut answer = pin!(answer(&mut from_shim, &mut to_client));
     tokio::select! {
-        copied = tokio::io::copy(&mut from_client, &mut to_shim) => copied.map(drop),
-        passed = answer(&mut from_shim, &mut to_client) => passed,
+        copied = tokio::io::copy(&mut from_client, &mut to_shim) => match copied {
+            Ok(_) => Ok(()),
+            // A dyno that ends before it has taken everything has said its last word all the same.
+            Err(_) => answer.await,
+        },
+        passed = &mut answer => passed,
     }
 }
 

@@ -6,13 +6,16 @@ use crate::domain::instance::Instance;
 use crate::dyno::protocol::{self, CONTROL, Hello, Order, VERSION};
 use crate::dyno::step::step;
 use crate::dyno::{instances, launcher, network, record};
-use crate::sys::cgroup::{self, Group, Hierarchy};
+use crate::sys::cgroup::{self, Group};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a killed dyno's shim may take to clean up before we do it.
 const SHIM_WITHIN: Duration = Duration::from_secs(10);
+/// How long a group may take to be empty: processes that the kernel does not let go of are waited for.
+const EMPTY_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Ends all dynos of an instance and removes every trace of it from the host; its ROOT stays. Its server must not run.
 ///
@@ -31,12 +34,16 @@ fn clear(instance: &Instance) -> Result<(), EngineError> {
         let _ = launcher.read(&mut [0]);
     }
     end_shims(instance)?;
-    let hierarchy = Hierarchy::detect().map_err(std::io::Error::other);
+    let hierarchy = instances::hierarchy(instance).map_err(std::io::Error::other);
     let hierarchy = step("find the cgroups", instance.cgroup(), hierarchy)?;
     let names = cgroup::children(&hierarchy, &instance.cgroup());
     for name in step("list the cgroups", instance.cgroup(), names)? {
         let group = Group::open(&hierarchy, &instance.cgroup(), &name);
         step("end a dyno", &name, group.kill())?;
+        let until = Instant::now() + EMPTY_WITHIN;
+        while group.procs().is_ok_and(|left| !left.is_empty()) && Instant::now() < until {
+            std::thread::sleep(LOOK_EVERY);
+        }
         step("remove a cgroup", &name, group.remove())?;
     }
     step("remove a cgroup", instance.cgroup(), cgroup::remove_parent(&hierarchy, &instance.cgroup()))?;

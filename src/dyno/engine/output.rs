@@ -100,12 +100,12 @@ impl Output {
 
     /// Stores the rest after the shim has gone, also the count of what was dropped at the very end.
     pub(super) async fn finish(&mut self) {
-        for pause in [Duration::ZERO, Duration::from_millis(100), Duration::from_secs(1)] {
-            tokio::time::sleep(pause).await;
+        for pause in [Duration::from_millis(100), Duration::from_secs(1), Duration::ZERO] {
             match self.store() {
                 Ok(_) => break,
                 Err(error) => tracing::error!(dyno = %self.id, %error, "cannot store the last log lines"),
             }
+            tokio::time::sleep(pause).await;
         }
         if let Some((count, since)) = self.ring.take_dropped()
             && matches!(self.sink, Sink::Log)

@@ -1,23 +1,24 @@
 //! One dyno's task: from its launch, or from being found again, to its end.
 #![forbid(unsafe_code)]
 
+use super::memory::Memory;
 use super::output::{Output, Sink};
+use super::probe::{Probe, accepts};
 use super::{Shared, attach, record, remove};
 use crate::domain::dyno::{DynoId, Exit};
 use crate::dyno::protocol::{self, CONTROL, Hello, News, Order, Request, Stdio, VERSION};
 use crate::dyno::step::{StepError, step};
-use crate::dyno::{Io, Launch, Ready, What, network, spec};
-use crate::sys::cgroup::{Group, Hierarchy};
+use crate::dyno::{Io, Launch, Ready, What, instances, network, scratch, shape, spec};
+use crate::sys::cgroup::Group;
 use jiff::Timestamp;
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -30,28 +31,26 @@ pub(super) struct Watched {
     pub(super) control: UnixStream,
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
     pub(super) output: Output,
+    pub(super) memory: Memory,
     pub(super) probe: Option<Probe>,
     /// The bridge between an attached client and the shim.
     pub(super) attached: Option<JoinHandle<()>>,
 }
 
-/// A port that has to accept.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Probe {
-    pub(super) addr: SocketAddr,
-    pub(super) until: Instant,
-}
-
 /// Launches a dyno and stays with it.
 pub(super) async fn launch(shared: Arc<Shared>, launch: Launch, orders: mpsc::UnboundedReceiver<Order>) {
     let id = launch.id;
-    let Some(slot) = shared.take_slot() else {
-        let message = format!("all {} are taken", crate::domain::instance::Instance::SLOTS);
+    let (slot, to_prepare) = shared.take_slot();
+    let Some(slot) = slot else {
+        let taken = format!("all {} are taken", crate::domain::instance::Instance::SLOTS);
         shared.lock_orders().remove(&id);
-        shared.tell(id, What::Failed { step: "find a free slot".to_owned(), message });
+        shared.tell(id, failed(StepError::new("find a free slot", "slots", taken)));
         return;
     };
-    match begin(&shared, launch, slot, orders).await {
+    let begun = begin(&shared, launch, slot, orders).await;
+    // Not before: the launcher does one thing after the other.
+    shared.prepare(to_prepare);
+    match begun {
         Ok((watched, ready)) => {
             shared.tell(id, What::Started);
             watch(shared, watched, ready).await;
@@ -60,12 +59,16 @@ pub(super) async fn launch(shared: Arc<Shared>, launch: Launch, orders: mpsc::Un
             let dir = shared.instance.dyno_dir(id);
             // Its directory is its only trace: the shim has taken down what it had made.
             let _ = tokio::task::spawn_blocking(move || remove(&dir)).await;
-            shared.lock_slots().release(slot);
+            shared.vacate(slot).await;
             shared.lock_orders().remove(&id);
-            let message = format!("{}: {}", error.object, error.cause);
-            shared.tell(id, What::Failed { step: error.step, message });
+            shared.tell(id, failed(error));
         }
     }
+}
+
+fn failed(error: StepError) -> What {
+    let message = format!("{}: {}", error.object, error.why());
+    What::Failed { step: error.step, message }
 }
 
 /// Asks the launcher for the dyno. Returns what to watch, and whether it has to be told ready at once.
@@ -79,10 +82,11 @@ async fn begin(
     let dir = shared.instance.dyno_dir(id);
     let resolvers = network::resolvers(&shared.instance);
     let place = spec::Place { instance: &shared.instance, slot, resolvers: &resolvers };
-    let config = spec::to_json(&spec::spec(&place, id, &labels, &body, ready));
-    let (its_dir, its_labels) = (dir.clone(), labels.clone());
-    let made = tokio::task::spawn_blocking(move || record::create(&its_dir, &its_labels, &config)).await;
-    step("make the dyno's directory", dir.display(), made.unwrap_or_else(|error| Err(io::Error::other(error))))?;
+    let config = spec::text(&place, &labels, &body, ready);
+    // RUN is in memory: this takes less than handing it to another thread.
+    step("make the dyno's directory", dir.display(), record::create(&dir, &labels, &config))?;
+
+    shared.admit(slot, &labels).await?;
 
     let stdio = match &io {
         Io::Log => Stdio::Log { lossless: false },
@@ -90,15 +94,19 @@ async fn begin(
         Io::Attach { tty, .. } => Stdio::Attach { tty: *tty },
     };
     let request = Request { bundle: dir.clone(), env: body.env, files: body.files, stdio };
-    let mut control = shared.launcher().await?;
-    let mut bytes = Hello::Launch { slot }.encode().to_vec();
-    bytes.extend(protocol::encode(&request));
-    step("ask the launcher", "launcher.sock", control.write_all(&bytes).await)?;
-    let mut buffer = Vec::new();
-    match step("wait for the shim", "launcher.sock", protocol::read(&mut control, &mut buffer).await)? {
-        Some(News::Failed(error)) => return Err(error),
-        Some(_) => {}
-        None => return Err(StepError::new("wait for the shim", "launcher.sock", "it ended without a word")),
+    let mut ask = Hello::Launch { slot }.encode().to_vec();
+    ask.extend(protocol::encode(&request));
+    let (control, in_memory) = match ask_launcher(shared, &ask).await? {
+        Some(answered) => answered,
+        // It was just dying; what it may have begun died with the connection.
+        None => ask_launcher(shared, &ask)
+            .await?
+            .ok_or_else(|| StepError::new("wait for the shim", "launcher.sock", "it ended without a word"))?,
+    };
+
+    if let Some(error) = in_memory {
+        tracing::warn!(dyno = %id, %error, "what a dyno writes is kept in memory");
+        shared.tell(id, What::InMemory { why: error.to_string() });
     }
 
     let (sink, attached) = match io {
@@ -114,7 +122,32 @@ async fn begin(
         }
     };
     let ready = probe.is_none().then_some(What::Ready { addr: None });
-    Ok((Watched { id, dir, slot, control, orders, output, probe, attached }, ready))
+    let memory = Memory::new(shared, &dir);
+    Ok((Watched { id, dir, slot, control, orders, output, memory, probe, attached }, ready))
+}
+
+/// The control connection to the shim that the launcher forks, and why its dyno's files are in memory if they should not;
+/// `None` when it ended without a word.
+async fn ask_launcher(shared: &Arc<Shared>, ask: &[u8]) -> Result<Option<(UnixStream, Option<StepError>)>, StepError> {
+    let mut control = shared.launcher().await?;
+    let mut buffer = Vec::new();
+    let mut in_memory = None;
+    let answer = async {
+        control.write_all(ask).await?;
+        loop {
+            match protocol::read(&mut control, &mut buffer).await? {
+                Some(News::InMemory(error)) => in_memory = Some(error),
+                other => return Ok::<_, io::Error>(other),
+            }
+        }
+    };
+    match answer.await {
+        Ok(Some(News::Failed(error))) => Err(error),
+        Ok(Some(_)) => Ok(Some((control, in_memory))),
+        Ok(None) => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Ok(None),
+        Err(error) => step("ask the launcher", "launcher.sock", Err(error)),
+    }
 }
 
 /// A control connection to the shim of a dyno.
@@ -138,14 +171,14 @@ pub(super) async fn watch(shared: Arc<Shared>, mut watched: Watched, ready: Opti
             attached.abort();
         }
     }
-    shared.lock_slots().release(watched.slot);
+    shared.vacate(watched.slot).await;
     shared.lock_orders().remove(&watched.id);
     shared.tell(watched.id, What::Exited(exit));
 }
 
 /// Until the shim hangs up.
 async fn follow(shared: &Shared, watched: &mut Watched) {
-    let Watched { id, dir, control, orders, output, probe, .. } = watched;
+    let Watched { id, dir, control, orders, output, memory, probe, .. } = watched;
     let (mut reader, mut writer) = control.split();
     let mut buffer = Vec::new();
     let mut probing = pin!(async {
@@ -193,64 +226,44 @@ async fn follow(shared: &Shared, watched: &mut Watched) {
                     }
                 }
             }
+            (bytes, quota) = memory.over_quota() => shared.tell(*id, What::OverQuota { bytes, quota }),
             () = tokio::time::sleep(Duration::from_secs(1)), if retry => {}
         }
     }
 }
 
-/// Tries the port until it accepts: every few milliseconds at first, then ever less often.
-async fn accepts(probe: Probe) -> bool {
-    let (begun, mut pause) = (Instant::now(), Duration::from_millis(2));
-    loop {
-        let tried = tokio::time::timeout_at(probe.until, TcpStream::connect(probe.addr)).await;
-        if matches!(tried, Ok(Ok(_))) {
-            return true;
-        }
-        if begun.elapsed() > Duration::from_secs(2) {
-            pause = (pause * 2).min(Duration::from_millis(250));
-        }
-        if Instant::now() + pause > probe.until {
-            return false;
-        }
-        tokio::time::sleep(pause).await;
-    }
-}
-
 /// How it ended. After a shim that was killed, this takes down what it could not.
 async fn settle(shared: &Shared, watched: &Watched) -> Exit {
-    let (instance, dir, slot, id) = (shared.instance.clone(), watched.dir.clone(), watched.slot, watched.id);
+    let (instance, dir, id) = (shared.instance.clone(), watched.dir.clone(), watched.id);
     let ended = watched.output.ended();
     let settled = tokio::task::spawn_blocking(move || {
         if let Ok(Some(exit)) = record::exit(&dir) {
             return exit;
         }
-        clean_up(&instance, id, Some(slot), &dir, ended)
+        clean_up(&instance, id, &dir, ended)
     });
     settled.await.unwrap_or_else(|_| record::unknown_exit(Timestamp::now(), false))
 }
 
 /// Ends what may still run of a dyno without a shim, removes what it had on the host, and writes its record.
+/// Its link goes with its network namespace.
 pub(super) fn clean_up(
     instance: &crate::domain::instance::Instance,
     id: DynoId,
-    slot: Option<u16>,
     dir: &Path,
     ended: Option<crate::sys::process::Ended>,
 ) -> Exit {
     use crate::sys::process::Ended;
     let mut oom = false;
-    if let Ok(hierarchy) = Hierarchy::detect() {
-        let group = Group::open(&hierarchy, &instance.cgroup(), &id.to_string());
+    let group = spec::Config::read(dir).ok().and_then(|config| shape::group(&config.spec).ok());
+    if let (Some((parent, name)), Ok(hierarchy)) = (group, instances::hierarchy(instance)) {
+        let group = Group::open(&hierarchy, &parent, &name);
         oom = group.oom_killed().unwrap_or(false);
         if let Err(error) = group.kill().and_then(|()| group.remove()) {
             tracing::warn!(dyno = %id, %error, "cannot remove a dyno's cgroup");
         }
     }
-    if let Some(slot) = slot
-        && let Err(error) = network::release(instance, slot)
-    {
-        tracing::warn!(dyno = %id, %error, "cannot remove a dyno's link");
-    }
+    scratch::sweep(instance);
     let _ = std::fs::remove_file(dir.join(record::SOCKET));
     let at = Timestamp::now();
     let exit = match ended {

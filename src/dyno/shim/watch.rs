@@ -4,7 +4,7 @@
 //! where it belongs, or can't get there.
 #![forbid(unsafe_code)]
 
-use super::launch::Running;
+use super::berth::Running;
 use super::lines::Lines;
 use crate::dyno::protocol::{self, ATTACH, CONTROL, News, Order, Stdio, VERSION};
 use crate::dyno::ring::Stream;
@@ -28,14 +28,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What one read takes at most, and so the most that a ring without room makes wait.
 const CHUNK: usize = 16 * 1024;
 
-/// Stays with the dyno until it has ended, and tells how, and whether it had run out of memory.
-pub(super) fn watch(running: &mut Running, control: Option<&UnixStream>) -> (Ended, bool) {
+/// Stays with the dyno until it has ended, and tells how, whether it had run out of memory, and who waits to see us hang
+/// up.
+pub(super) fn watch(running: &mut Running, control: Option<&UnixStream>) -> (Ended, bool, Vec<UnixStream>) {
     let mut watch = Watch::new(running, control);
     loop {
         let happened = watch.wait();
         watch.handle(&happened);
         if let Some(ended) = watch.over() {
-            return (ended, watch.out_of_memory);
+            let controls = watch.connections.into_iter().filter(|connection| connection.kind == Some(CONTROL));
+            return (ended, watch.out_of_memory, controls.map(|connection| connection.socket).collect());
         }
     }
 }
@@ -308,6 +310,10 @@ impl<'a> Watch<'a> {
                     connection.input.drain(..2);
                     if connection.kind == Some(ATTACH) {
                         self.client = Client::Came;
+                    } else {
+                        // It may have looked at the ring, and want to be told of lines, before it was known here.
+                        connection.output.extend(protocol::encode(&News::Lines));
+                        connection.flush();
                     }
                 }
                 Some(_) => connection.gone = true,

@@ -2,22 +2,27 @@
 #![forbid(unsafe_code)]
 
 use super::report::{Failure, human_size};
-use super::{Inner, Source, Ticket};
-use crate::build::compile::{self, Choice, Compile};
-use crate::build::{Buildpack, Outcome, Stage, outcome, room};
+use super::stack::Ground;
+use super::{Inner, Settings, Source, Ticket};
+use crate::build::compile::{self, Compile};
+use crate::build::{Buildpack, Choice, Manifest, Outcome, Stage, outcome, room};
 use crate::domain::build::BuildStatus;
 use crate::domain::config_vars::ConfigVars;
 use crate::domain::dyno::{DynoId, DynoName, Exit, Purpose};
+use crate::domain::formation::Formation;
 use crate::domain::limits::DynoSize;
-use crate::domain::procfile::ProcessType;
-use crate::domain::release::{Change, History, Release, ReleaseId, ReleaseStatus};
+use crate::domain::log::clean;
+use crate::domain::procfile::{ProcessType, ProcessTypes};
+use crate::domain::release::{Change, History, Release, ReleaseError, ReleaseId, ReleaseStatus};
 use crate::domain::slug::{Slug, SlugId};
+use crate::domain::stack::StackName;
 use crate::dyno::{Io, Labels, Launch, Ready};
 use crate::logs::OutputWriter;
 use crate::slug::{Packed, UnpackLimits};
 use crate::store;
 use crate::supervisor::LaunchFailure;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,15 +41,36 @@ const SOFT_LIMIT: u64 = 300 << 20;
 pub(super) struct Released {
     release: Release,
     phase: bool,
+    /// What `app.json` wants run after the app's first release.
+    postdeploy: Option<String>,
     cleaning: JoinHandle<()>,
 }
 
+/// A committed release and what is still to be done for it.
+struct Made {
+    release: Release,
+    phase: bool,
+    postdeploy: Option<String>,
+}
+
 /// What the store says about the app when its build starts.
-struct Known {
+pub(super) struct Known {
     listed: Vec<String>,
     config: ConfigVars,
     /// What the serving code was built from.
     commit: Option<String>,
+    /// No code has been deployed that could serve.
+    first: bool,
+}
+
+/// What a build works by.
+pub(super) struct Prepared {
+    pub(super) choice: Choice,
+    /// With the defaults of `app.json`.
+    config: ConfigVars,
+    /// Of an app's first deploy, empty otherwise.
+    manifest: Manifest,
+    pub(super) stack: StackName,
 }
 
 impl Inner {
@@ -58,9 +84,9 @@ impl Inner {
         let id = ticket.build.id;
         let stage = self.blocking(move |inner| Ok(Stage::create(&inner.settings.root, id)?)).await?;
         let result = self.compile_and_release(ticket, &stage).await;
-        let cleaning = spawn_blocking(move || clean(stage));
+        let cleaning = spawn_blocking(move || remove(stage));
         match result {
-            Ok((release, phase)) => Ok(Released { release, phase, cleaning }),
+            Ok(Made { release, phase, postdeploy }) => Ok(Released { release, phase, postdeploy, cleaning }),
             Err(failure) => {
                 // A failed build is gone without a trace by the time its pusher hears of it.
                 cleaning.await.map_err(|_| Failure::Interrupted)?;
@@ -69,22 +95,27 @@ impl Inner {
         }
     }
 
-    async fn compile_and_release(self: &Arc<Self>, ticket: &Ticket, stage: &Stage) -> Result<(Release, bool), Failure> {
+    async fn compile_and_release(self: &Arc<Self>, ticket: &Ticket, stage: &Stage) -> Result<Made, Failure> {
         let known = self.known(ticket).await?;
-        ticket.say(&format!("-----> Building on the {} stack", self.parts.stack.id));
-        let choice = self.prepare(ticket, stage, &known).await?;
-        self.run(ticket, stage, &choice, &known).await?;
+        let manifest = self.unpack(ticket, stage, &known).await?;
+        let on = self.choose_stack(ticket, &manifest).await?;
+        let prepared = self.prepare(ticket, stage, &known, manifest, on).await?;
+        let ground = self.ground(ticket, stage, &prepared, &known).await?;
+        self.run(ticket, stage, &prepared, &known, &ground).await?;
         ticket.alive()?;
-        let outcome = outcome::read(stage, &choice)?;
+        let outcome = outcome::read(stage, &prepared.choice)?;
         outcome.report.iter().for_each(|line| ticket.say(line));
+        if known.first {
+            prepared.manifest.addons.iter().chain(&outcome.addons).for_each(|plan| ticket.say(&no_addon(plan)));
+        }
         ticket.say("");
         let packed = self.pack(ticket, stage).await?;
         ticket.say("-----> Launching...");
         let phase = outcome.types.contains_key(&ProcessType::release());
-        let release = self.release(ticket, &choice, outcome, packed, &known).await?;
+        let release = self.release(ticket, &prepared, outcome, packed, &known, ground).await?;
         self.keep_cache(ticket, stage).await;
         self.reach.wake(ticket.build.app);
-        Ok((release, phase))
+        Ok(Made { release, phase, postdeploy: prepared.manifest.postdeploy })
     }
 
     async fn wait_for_turn<'a>(
@@ -121,6 +152,7 @@ impl Inner {
                 store::apps::get(tx, app)?.ok_or(Failure::NoApp)?;
                 let slug = store::releases::current(tx, app)?.and_then(|release| release.slug);
                 Ok(Known {
+                    first: store::releases::standing(tx, app)?.is_none_or(|release| release.slug.is_none()),
                     listed: store::buildpacks::get(tx, app)?,
                     config: store::releases::newest(tx, app)?.map(|release| release.config).unwrap_or_default(),
                     commit: slug
@@ -133,29 +165,68 @@ impl Inner {
             .await
     }
 
-    /// Lays out what the dyno will see: source, cache, buildpacks.
-    async fn prepare(self: &Arc<Self>, ticket: &Ticket, stage: &Stage, known: &Known) -> Result<Choice, Failure> {
-        let mut listed = ticket.listed.clone();
-        if listed.is_empty() {
-            listed = known.listed.iter().map(|text| Buildpack::parse(text)).collect::<Result<_, _>>()?;
-        }
-        let (stage, app) = (stage.clone(), ticket.build.app);
-        let archive = self.archive(ticket);
+    /// Lays out the source. What its `app.json` says is for an app's first deploy.
+    async fn unpack(self: &Arc<Self>, ticket: &Ticket, stage: &Stage, known: &Known) -> Result<Manifest, Failure> {
+        let (stage, archive, first) = (stage.clone(), self.archive(ticket), known.first);
         // Archives made of a commit have a folder around everything only when the repository has it.
         let limits = UnpackLimits { strip_single_root: ticket.commit(known).is_none(), ..UnpackLimits::default() };
-        let choice = self
+        self.blocking(move |inner| {
+            room::check(&inner.settings, fs::metadata(&archive)?.len())?;
+            inner.parts.slugs.unpack_source(&archive, &stage.source(), limits).map_err(Failure::Source)?;
+            let manifest = if first { Manifest::read(&stage)? } else { None };
+            Ok(manifest.unwrap_or_default())
+        })
+        .await
+    }
+
+    /// The app's stack, or, as long as its owner has chosen none and it has no code, the one of `app.json`.
+    async fn choose_stack(&self, ticket: &Ticket, manifest: &Manifest) -> Result<StackName, Failure> {
+        let app = &ticket.request.app;
+        let declared = if app.stack_chosen { None } else { manifest.stack()? };
+        let stack = declared.unwrap_or(app.stack);
+        let by = if declared.is_some() { ", as app.json says" } else { "" };
+        ticket.say(&format!("-----> Building on the {} stack{by}", self.stack_id(stack)));
+        if stack != app.stack {
+            let build = ticket.build.id;
+            self.parts.store.write(move |tx| store::builds::set_stack(tx, build, stack)).await?;
+        }
+        Ok(stack)
+    }
+
+    /// Lays out what else the dyno will see: cache, buildpacks.
+    async fn prepare(
+        self: &Arc<Self>,
+        ticket: &Ticket,
+        stage: &Stage,
+        known: &Known,
+        manifest: Manifest,
+        on: StackName,
+    ) -> Result<Prepared, Failure> {
+        let named = if ticket.listed.is_empty() {
+            known.listed.iter().map(|text| Buildpack::parse(text)).collect::<Result<_, _>>()?
+        } else {
+            ticket.listed.clone()
+        };
+        if !named.is_empty() && known.config.get("BUILDPACK_URL").is_some() {
+            ticket.say(" !     BUILDPACK_URL is not used: buildpacks are set for this app (see hokku buildpacks).");
+        }
+        let (stage, app, config) = (stage.clone(), ticket.build.app, known.config.clone());
+        let prepared = self
             .blocking(move |inner| {
                 let root = &inner.settings.root;
-                room::check(&inner.settings, fs::metadata(&archive)?.len())?;
-                inner.parts.slugs.unpack_source(&archive, &stage.source(), limits).map_err(Failure::Source)?;
-                let choice = Choice::new(listed, stage.is_inline());
+                let config = config.with_defaults(&manifest.defaults).map_err(ReleaseError::Config)?;
+                manifest.check(&config)?;
+                let choice = match named {
+                    packs if !packs.is_empty() => Choice::listed(packs),
+                    _ => Choice::unset(&config, Some(&manifest), &stage)?,
+                };
                 stage.take_cache(root, app)?;
                 stage.lay_packs(&choice.packs)?;
-                Ok(choice)
+                Ok(Prepared { choice, config, manifest, stack: on })
             })
             .await?;
         ticket.alive()?;
-        Ok(choice)
+        Ok(prepared)
     }
 
     fn archive(&self, ticket: &Ticket) -> PathBuf {
@@ -166,19 +237,27 @@ impl Inner {
     }
 
     /// Runs the build dyno to its end.
-    async fn run(&self, ticket: &Ticket, stage: &Stage, choice: &Choice, known: &Known) -> Result<(), Failure> {
+    pub(super) async fn run(
+        &self,
+        ticket: &Ticket,
+        stage: &Stage,
+        prepared: &Prepared,
+        known: &Known,
+        ground: &Ground,
+    ) -> Result<(), Failure> {
         let name = dyno_name(ticket.build.id.0);
         let dyno = name.to_string();
         let commit = ticket.commit(known);
         let compile = Compile {
             build: ticket.build.id,
-            choice,
-            config: &known.config,
+            choice: &prepared.choice,
+            config: &prepared.config,
             version: ticket.request.version.as_deref().or(commit.as_deref()),
-            stack: &self.parts.stack,
+            stack: &ground.stack,
             settings: &self.settings,
             stage,
             dyno: &dyno,
+            phase: ground.phase,
         };
         let (sender, lines) = mpsc::unbounded_channel();
         let launch = Launch {
@@ -209,9 +288,9 @@ impl Inner {
                 biased;
                 ended = &mut running => break ended,
                 () = ticket.cancel.token.cancelled(), if stopped.is_none() => stopped = Some(Failure::Cancelled),
-                _ = tick.tick(), if stopped.is_none() => match room::free_disk(&self.settings.root) {
-                    Ok(free) if free < (self.settings.reserve_mb << 20) => stopped = Some(Failure::Disk),
-                    _ => continue,
+                _ = tick.tick(), if stopped.is_none() => match self.disk_is_full() {
+                    Some(full) => stopped = Some(full),
+                    None => continue,
                 },
             }
             self.reach.kill(dyno);
@@ -222,6 +301,12 @@ impl Inner {
         }
     }
 
+    fn disk_is_full(&self) -> Option<Failure> {
+        let Settings { root, reserve_mb, .. } = &self.settings;
+        let free = room::free_disk(root).ok()?;
+        (free < reserve_mb << 20).then(|| Failure::Disk { least: *reserve_mb, place: root.display().to_string() })
+    }
+
     fn judge(&self, ended: Result<Exit, LaunchFailure>, took: Duration) -> Result<(), Failure> {
         let settings = &self.settings;
         match ended? {
@@ -229,7 +314,8 @@ impl Inner {
             exit if exit.oom => Err(Failure::Memory(settings.memory_mb)),
             _ if took >= settings.time_limit => Err(Failure::Time(settings.time_limit.as_secs().div_ceil(60))),
             Exit { signal: Some(signal), .. } => Err(Failure::Signal(signal)),
-            _ => Err(Failure::Compile),
+            // Faster than it was looked for: what wrote last has failed by itself.
+            _ => Err(self.disk_is_full().unwrap_or(Failure::Compile)),
         }
     }
 
@@ -253,10 +339,11 @@ impl Inner {
     async fn release(
         &self,
         ticket: &Ticket,
-        choice: &Choice,
+        prepared: &Prepared,
         outcome: Outcome,
         packed: Packed,
         known: &Known,
+        ground: Ground,
     ) -> Result<Release, Failure> {
         let (app, build, actor) = (ticket.build.app, ticket.build.id, ticket.build.actor.clone());
         let slug = Slug {
@@ -265,17 +352,21 @@ impl Inner {
             digest: packed.digest,
             size: packed.size,
             commit: ticket.commit(known),
-            stack: self.parts.stack.id.clone(),
+            stack: ground.stack.id.clone(),
+            languages: ground.languages,
             process_types: outcome.types,
             buildpack_description: Some(outcome.name),
             created_at: Timestamp::now(),
         };
         let version = slug.commit.clone().or_else(|| ticket.request.version.clone());
+        let choice = &prepared.choice;
         let used: Vec<String> = match outcome.detected {
             Some(index) => vec![choice.packs[index].written.clone()],
             None => choice.packs.iter().map(|pack| pack.written.clone()).collect(),
         };
-        let pinned = (outcome.detected.is_some() && known.listed.is_empty()).then(|| used.clone());
+        let stack = (prepared.stack != ticket.request.app.stack).then_some(prepared.stack);
+        let pinned = (choice.pin && known.listed.is_empty()).then(|| used.clone());
+        let (defaults, formation) = first_deploy(known, prepared, outcome.config_vars, &slug.process_types);
         if !ticket.cancel.commit() {
             return Err(Failure::Cancelled);
         }
@@ -289,10 +380,16 @@ impl Inner {
                 let newest = store::releases::newest(tx, app)?;
                 let standing = store::releases::standing(tx, app)?;
                 let history = History { newest: newest.as_ref(), standing: standing.as_ref() };
-                let change = Change::Deploy { slug: slug.id, commit: version.as_deref() };
+                let change = Change::Deploy { slug: slug.id, commit: version.as_deref(), defaults: &defaults };
                 let release = Release::next(ReleaseId(Uuid::new_v4()), app, history, &change, actor, now)?;
                 store::releases::insert(tx, &release)?;
                 store::builds::set_buildpacks(tx, build, &used)?;
+                if !formation.0.is_empty() {
+                    store::formations::put(tx, app, &formation)?;
+                }
+                if let Some(stack) = stack {
+                    store::apps::pin_stack(tx, app, stack)?;
+                }
                 if let Some(pinned) = pinned {
                     store::buildpacks::put(tx, app, &pinned)?;
                 }
@@ -310,10 +407,25 @@ impl Inner {
 
     /// Not having a cache costs the next build time, so this is no reason to fail.
     async fn keep_cache(self: &Arc<Self>, ticket: &Ticket, stage: &Stage) {
-        let (stage, app) = (stage.clone(), ticket.build.app);
-        let kept = self.blocking(move |inner| Ok(stage.keep_cache(&inner.settings.root, app)?)).await;
-        if let Err(error) = kept {
-            tracing::warn!("can't keep the cache of build {}: {error}", ticket.build.id);
+        let (stage, app, limit) = (stage.clone(), ticket.build.app, self.settings.cache_mb);
+        let kept = self.blocking(move |inner| {
+            let size = stage.cache_size();
+            if size > limit << 20 {
+                return Ok(Some(size));
+            }
+            stage.keep_cache(&inner.settings.root, app)?;
+            Ok(None)
+        });
+        match kept.await {
+            Ok(None) => {}
+            Ok(Some(size)) => {
+                let size = human_size(size);
+                ticket.say(&format!(
+                    " !     The cache has {size}, more than {limit} MB: that of the build before stays."
+                ));
+                ticket.say(" !     hokku builds:cache:purge begins a new one.");
+            }
+            Err(error) => tracing::warn!("can't keep the cache of build {}: {error}", ticket.build.id),
         }
     }
 
@@ -335,11 +447,14 @@ impl Inner {
 
     /// Waits for the release to succeed or fail and tells the pusher.
     pub(super) async fn follow(self: &Arc<Self>, ticket: &Ticket, released: Released) {
-        let Released { release, phase, cleaning } = released;
+        let Released { release, phase, postdeploy, cleaning } = released;
         let settled =
             if phase { self.follow_phase(ticket, release.id).await } else { self.reach.settled(release.id).await };
         let release = settled.unwrap_or(release);
         self.consume_source(ticket, release.status != ReleaseStatus::Failed).await;
+        if let Some(command) = postdeploy.filter(|_| release.status == ReleaseStatus::Succeeded) {
+            self.postdeploy(ticket, &release, command).await;
+        }
         self.tell_settled(ticket, &release);
         // The pusher need not wait for it; the next build has directories of its own.
         let build = ticket.build.id;
@@ -384,8 +499,30 @@ impl Inner {
     }
 }
 
+fn no_addon(plan: &str) -> String {
+    let plan = clean(plan.as_bytes());
+    format!(" !     The app asks for the add-on {plan}, which is not made here. Set its config vars yourself.")
+}
+
+/// What an app's first deploy sets besides its code: config vars without a value, the scale of its process types.
+fn first_deploy(
+    known: &Known,
+    prepared: &Prepared,
+    of_the_pack: BTreeMap<String, String>,
+    types: &ProcessTypes,
+) -> (BTreeMap<String, String>, Formation) {
+    if !known.first {
+        return Default::default();
+    }
+    let mut defaults = of_the_pack;
+    defaults.extend(prepared.manifest.defaults.clone());
+    let mut formation = prepared.manifest.formation.clone();
+    formation.0.retain(|kind, _| types.contains_key(kind));
+    (defaults, formation)
+}
+
 impl Ticket {
-    fn alive(&self) -> Result<(), Failure> {
+    pub(super) fn alive(&self) -> Result<(), Failure> {
         if self.cancel.token.is_cancelled() { Err(Failure::Cancelled) } else { Ok(()) }
     }
 
@@ -418,7 +555,7 @@ fn labels(ticket: &Ticket, name: DynoName) -> Labels {
     }
 }
 
-async fn copy(mut lines: mpsc::UnboundedReceiver<Vec<u8>>, output: OutputWriter) {
+pub(super) async fn copy(mut lines: mpsc::UnboundedReceiver<Vec<u8>>, output: OutputWriter) {
     while let Some(mut line) = lines.recv().await {
         if line.last() != Some(&b'\n') {
             line.push(b'\n');
@@ -427,7 +564,7 @@ async fn copy(mut lines: mpsc::UnboundedReceiver<Vec<u8>>, output: OutputWriter)
     }
 }
 
-fn clean(stage: Stage) {
+fn remove(stage: Stage) {
     if let Err(error) = stage.remove() {
         tracing::warn!("can't remove the directories of a build: {error}");
     }

@@ -4,12 +4,13 @@
 use super::{Inner, Ticket};
 use crate::build::room::RoomError;
 use crate::build::stage::StageError;
-use crate::build::{BuildpackError, OutcomeError};
+use crate::build::{BuildpackError, ChoiceError, ManifestError, OutcomeError};
 use crate::domain::app::AppId;
 use crate::domain::build::BuildStatus;
 use crate::domain::log::{LogFilter, LogFrame, Source};
 use crate::domain::release::{Release, ReleaseError, ReleaseStatus};
 use crate::slug::SlugError;
+use crate::stack::{LayersError, StackError};
 use crate::store::{self, StoreError};
 use crate::supervisor::LaunchFailure;
 use jiff::Timestamp;
@@ -30,8 +31,10 @@ pub(super) enum Failure {
     Memory(u64),
     #[error("The build took longer than {0} minutes and was stopped.")]
     Time(u64),
-    #[error("The build was stopped because the disk is nearly full.")]
-    Disk,
+    #[error(
+        "The build was stopped because the disk is nearly full: it left less than {least} MB free below {place}. Remove something there and build again."
+    )]
+    Disk { least: u64, place: String },
     #[error("The build was stopped by signal {0}.")]
     Signal(i32),
     #[error("The compiled slug has {size}, more than the {limit} MB that are allowed.")]
@@ -46,10 +49,18 @@ pub(super) enum Failure {
     Room(#[from] RoomError),
     #[error("{}", chain(.0))]
     Stage(#[from] StageError),
+    #[error("{}", chain(.0))]
+    Stack(#[from] StackError),
+    #[error("{}", chain(.0))]
+    Layers(#[from] LayersError),
     #[error(transparent)]
     Outcome(#[from] OutcomeError),
     #[error(transparent)]
     Buildpack(#[from] BuildpackError),
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     #[error(transparent)]
     Release(#[from] ReleaseError),
     #[error("{}", chain(.0))]

@@ -1,0 +1,43 @@
+//! How much memory a dyno uses, and when that is more than its size has.
+#![forbid(unsafe_code)]
+
+use super::Shared;
+use crate::dyno::{instances, shape, spec};
+use crate::sys::cgroup::Group;
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+/// One dyno's memory, looked at now and then.
+pub(super) struct Memory {
+    group: Option<Group>,
+    quota: u64,
+    ticks: Interval,
+}
+
+impl Memory {
+    pub(super) fn new(shared: &Shared, dir: &Path) -> Self {
+        let every = shared.settings.measured_every.max(Duration::from_millis(1));
+        let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let config = spec::Config::read(dir).ok();
+        let group = || {
+            let (parent, name) = shape::group(&config.as_ref()?.spec).ok()?;
+            Some(Group::open(&instances::hierarchy(&shared.instance).ok()?, &parent, &name))
+        };
+        let quota = config.as_ref().and_then(|config| spec::memory_quota(&config.spec)).unwrap_or(u64::MAX);
+        Self { group: group(), quota, ticks }
+    }
+
+    /// Waits until it is time to look and there is too much; tells how many bytes, and how many there should be at most.
+    pub(super) async fn over_quota(&mut self) -> (u64, u64) {
+        loop {
+            self.ticks.tick().await;
+            // A group that is gone uses none.
+            let used = self.group.as_ref().and_then(|group| group.stats().ok()).map_or(0, |stats| stats.memory_bytes);
+            if used > self.quota {
+                return (used, self.quota);
+            }
+        }
+    }
+}

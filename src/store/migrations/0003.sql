@@ -1,0 +1,2 @@
+-- Which layers of its stack a slug's dynos get.
+ALTER TABLE slugs ADD COLUMN languages TEXT NOT NULL DEFAULT '[]';

@@ -1,0 +1,44 @@
+//! Go apps: modules and toolchains come from the real module proxy.
+
+use crate::bench::Bench;
+
+#[test]
+fn a_go_app_is_built_and_its_only_program_is_web() {
+    let bench = Bench::new("apps/go-bare");
+    let built = bench.build().succeeded().said("-----> Go app detected").said("(go.mod asks for 1.19 or newer)");
+    assert_eq!(built.types(), ["web: bin/hello"]);
+    assert!(built.made("bin/hello").is_file());
+}
+
+#[test]
+fn modules_of_a_go_app_come_from_the_proxy_once() {
+    let bench = Bench::new("apps/go-chi");
+    let built = bench.build().succeeded().said("go-chi/chi");
+    assert_eq!(built.types(), ["web: bin/hello", "worker: bin/worker"]);
+    Bench { cut_off: true, ..bench }.build().succeeded();
+}
+
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn a_go_that_the_machine_has_not_comes_from_the_proxy() {
+    let bench = Bench::new("apps/go-bare").config("GOVERSION", "go1.22");
+    bench.build().succeeded().said("Using go1.22.12 (the config var GOVERSION asks for 1.22)");
+    Bench { cut_off: true, ..bench }.build().succeeded().said("Using go1.22.12");
+}
+
+#[test]
+fn mistakes_of_go_apps_end_in_a_paragraph() {
+    let failed = |bench: Bench| bench.build().failed();
+    let text = failed(Bench::new("apps/go-chi").file("go.sum", ""));
+    assert!(text.contains("go.mod or go.sum lack something that the code imports."), "{text}");
+    let text = failed(Bench::new("apps/go-bare").file("main.go", "package hello\n"));
+    assert!(text.contains("No package of this app is a program"), "{text}");
+    let text = failed(Bench::new("apps/go-bare").file("main.go", "package main\n\nfunc main() { x }\n"));
+    assert!(text.contains("main.go:3:15: undefined: x") && text.contains("could not be built"), "{text}");
+    let text = failed(Bench::new("apps/go-bare").config("GOVERSION", "newest"));
+    assert!(text.contains("the config var GOVERSION does not name a version of Go: newest"), "{text}");
+    let text = failed(Bench::new("apps/go-bare").config("GOVERSION", "1.99"));
+    assert!(text.contains("the config var GOVERSION asks for Go 1.99, but this machine has"), "{text}");
+    let text = failed(Bench { cut_off: true, ..Bench::new("apps/go-chi") });
+    assert!(text.contains("The Go module proxy can't be reached from this machine."), "{text}");
+}

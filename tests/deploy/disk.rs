@@ -1,0 +1,110 @@
+//! A disk that is full: said in one sentence, and nothing but the new build is hurt.
+
+use crate::hokku::{Hokku, Repository, wait_for, with_mounts_of_its_own};
+use nix::mount::{MntFlags, umount2};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::Command;
+
+/// Runs `test` with a server whose ROOT is a file system of its own, of so many bytes, that only this thread and what it
+/// starts see.
+fn on_a_disk_of(bytes: u64, test: impl FnOnce(&Hokku) + Send + 'static) {
+    with_mounts_of_its_own(move || {
+        let place = tempfile::tempdir().unwrap();
+        let image = place.path().join("disk");
+        fs::File::create(&image).unwrap().set_len(bytes).unwrap();
+        let disk = place.path().join("mounted");
+        fs::create_dir(&disk).unwrap();
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&disk));
+        let hokku = Hokku::on(tempfile::tempdir_in(&disk).unwrap(), "", &[]);
+        assert_ne!(fs::metadata(hokku.root()).unwrap().dev(), fs::metadata(place.path()).unwrap().dev());
+        test(&hokku);
+        drop(hokku);
+        umount2(&disk, MntFlags::MNT_DETACH).unwrap();
+    });
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn free_mb(place: &Path) -> u64 {
+    let stat = nix::sys::statvfs::statvfs(place).unwrap();
+    (stat.blocks_available() * stat.fragment_size()) >> 20
+}
+
+/// Leaves so many megabytes free.
+fn fill(hokku: &Hokku, leave: u64) {
+    let filler = hokku.root().join("filler");
+    run(Command::new("fallocate").arg("-l").arg(format!("{}M", free_mb(hokku.root()) - leave)).arg(filler));
+}
+
+fn make_room(hokku: &Hokku) {
+    fs::remove_file(hokku.root().join("filler")).unwrap();
+}
+
+fn with_compile(repository: &Repository, line: &str) {
+    let script = "#!/usr/bin/env bash\nset -eu\nmkdir -p \"$1/.profile.d\"\n";
+    repository.write("bin/compile", &format!("{script}{line}\n")).commit("compile");
+}
+
+/// What there is of a build once it has failed, with the files of slugs and of the sources they were made from.
+fn left(hokku: &Hokku) -> Vec<String> {
+    let files = |dir: &str| {
+        let entries = walkdir::WalkDir::new(hokku.root().join(dir)).into_iter().filter_map(Result::ok);
+        entries.filter(|entry| entry.file_type().is_file()).map(|entry| entry.path().display().to_string())
+    };
+    let mut left: Vec<_> = ["builds", "slugs", "sources"].into_iter().flat_map(files).collect();
+    left.sort();
+    left
+}
+
+#[test]
+fn a_build_that_fills_the_disk_is_stopped_in_plain_words_and_the_old_release_serves_on() {
+    on_a_disk_of(1200 << 20, |hokku| {
+        let repository = hokku.app("full", "echo");
+        hokku.push(&repository).expect_success();
+        let serves = || assert_eq!(hokku.get("full", "/env/DYNO").body, "web.1");
+        let (before, free) = (left(hokku), free_mb(hokku.root()));
+
+        // At once: its own writes fail before anybody looks. Slowly: it is stopped.
+        for (time, fills) in
+            ["cat /dev/zero >\"$1/zeroes\"", "while head -c 8M /dev/zero; do sleep 0.1; done >\"$1/zeroes\""]
+                .into_iter()
+                .enumerate()
+        {
+            with_compile(&repository, fills);
+            let output = hokku.push(&repository).expect_rejection();
+            let why = "The build was stopped because the disk is nearly full: it left less than 256 MB free below";
+            assert_eq!(output.matches(why).count(), 1, "{output}");
+            serves();
+            assert_eq!(left(hokku), before, "nothing that is half made stays");
+            assert!(free_mb(hokku.root()) + 16 > free, "{} MB of {free} are free", free_mb(hokku.root()));
+            let builds = hokku.json(&["builds", "--json", "-a", "full"]);
+            let failed = builds.as_array().unwrap().iter().filter(|build| build["status"] == "failed");
+            assert_eq!(failed.count(), time + 1, "{builds}");
+        }
+
+        // There is no room for a build to begin with.
+        fill(hokku, 100);
+        with_compile(&repository, "true");
+        let output = hokku.push(&repository).expect_rejection();
+        assert!(output.contains("There is not enough room on the disk to build: "), "{output}");
+        serves();
+        make_room(hokku);
+
+        // Nor for the source, nor for anything else.
+        fill(hokku, 0);
+        let output = hokku.push(&repository).expect_rejection();
+        assert!(output.contains("No space left on device"), "git says it by itself: {output}");
+        serves();
+        assert_eq!(left(hokku), before);
+        make_room(hokku);
+
+        hokku.push(&repository).expect_success();
+        wait_for("the new release", || (hokku.get("full", "/env/FROM_PROFILE").body.is_empty()).then_some(()));
+    });
+}

@@ -1,0 +1,213 @@
+//! An app of each language by the whole path: pushed, built, started, asked, scaled, run.
+//!
+//! One app a language is in every run of the suite; the others, and what takes minutes, `scripts/test --all` runs.
+
+use crate::hokku::{Hokku, Repository};
+use std::path::Path;
+use std::process::Command;
+
+/// What an app answers at `/`, and what a one-off command says about its language.
+pub(crate) struct Expected<'a> {
+    pub(crate) answer: &'a str,
+    pub(crate) run: &'a str,
+    pub(crate) says: &'a str,
+}
+
+fn deploys(fixture: &str, expected: &Expected<'_>) {
+    let hokku = Hokku::start();
+    let repository = hokku.app("app", fixture);
+    works(&hokku, "app", &repository, expected);
+}
+
+/// Pushes the app, asks it, scales it, and runs something in it.
+pub(crate) fn works(hokku: &Hokku, app: &str, repository: &Repository, expected: &Expected<'_>) -> String {
+    let output = hokku.push(repository).expect_success();
+    assert!(output.contains("app detected") && output.contains("deployed to hokku"), "{output}");
+    let answer = hokku.get(app, "/");
+    assert_eq!(answer.status, 200, "{answer:?}\n{}", hokku.log(app));
+    assert!(answer.body.contains(expected.answer), "{}", answer.body);
+    hokku.ok(&["ps:scale", "web=2", "-a", app]);
+    hokku.wait_until_up(app, 2);
+    let said = hokku.ok(&["run", expected.run, "-a", app]);
+    assert!(said.contains(expected.says), "{said}");
+    output
+}
+
+/// Puts gems of Debian's packages into the app, and a lockfile for them: of those that are installed, or of unpacked ones.
+pub(crate) fn add_gems(repository: &Repository, packages: Option<&Path>) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/registries/gems.rb");
+    let made = Command::new("/usr/bin/ruby").arg(script).arg(repository.path()).args(packages).status().unwrap();
+    assert!(made.success());
+    repository.commit("gems");
+}
+
+/// Unpacks Debian packages of a release, or of the host's own (`-`).
+pub(crate) fn unpack(dir: &Path, release: &str, packages: &str) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/registries/debs.sh");
+    assert!(Command::new(script).arg(dir).arg(release).args(packages.split_whitespace()).status().unwrap().success());
+}
+
+#[test]
+fn a_go_app() {
+    let run = "ls bin";
+    deploys("apps/go-bare", &Expected { answer: "hello from web.1, go1.", run, says: "hello" });
+}
+
+#[test]
+#[ignore = "one app of each language is enough; scripts/test --all runs it"]
+fn a_go_app_with_chi() {
+    deploys("apps/go-chi", &Expected { answer: "hello from web.1, chi", run: "ls bin", says: "worker" });
+}
+
+#[test]
+fn a_java_app() {
+    let run = "java -version 2>&1";
+    deploys("apps/java-bare", &Expected { answer: "hello from web.1, Java ", run, says: "openjdk" });
+}
+
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn a_spring_boot_app() {
+    let run = "java -version 2>&1";
+    deploys("apps/java-spring", &Expected { answer: "hello from web.1, Spring Boot 3.5.7", run, says: "openjdk" });
+}
+
+#[test]
+fn a_ruby_app_with_sinatra() {
+    let hokku = Hokku::start();
+    let repository = hokku.app("app", "apps/ruby-sinatra");
+    add_gems(&repository, None);
+    let expected = Expected { answer: "hello from web.1, Sinatra ", run: "ruby --version", says: "ruby 3." };
+    works(&hokku, "app", &repository, &expected);
+}
+
+#[test]
+#[ignore = "one app of each language is enough; scripts/test --all runs it"]
+fn a_ruby_app() {
+    deploys("apps/ruby-bare", &Expected { answer: "hello from web.1, Ruby 3.", run: "irb --version", says: "irb" });
+}
+
+/// What Rails is made of and the host need not have installed.
+const RAILS: &str = "racc ruby-actioncable ruby-actionmailbox ruby-actionmailer ruby-actionpack ruby-actiontext \
+    ruby-actionview ruby-activejob ruby-activemodel ruby-activerecord ruby-activestorage ruby-activesupport ruby-builder \
+    ruby-concurrent ruby-crass ruby-erubi ruby-globalid ruby-i18n ruby-loofah ruby-mail ruby-marcel ruby-method-source \
+    ruby-mini-mime ruby-mini-portile2 ruby-nokogiri ruby-rack-test ruby-rails ruby-rails-deprecated-sanitizer \
+    ruby-rails-dom-testing ruby-rails-html-sanitizer ruby-railties ruby-sprockets ruby-sprockets-rails ruby-thor \
+    ruby-tzinfo ruby-websocket-driver ruby-websocket-extensions ruby-zeitwerk";
+
+#[test]
+#[ignore = "fetches forty packages of Debian; scripts/test --all runs it"]
+fn a_rails_app_without_a_procfile() {
+    let hokku = Hokku::start();
+    let repository = hokku.app("app", "apps/ruby-rails");
+    let packages = tempfile::tempdir().unwrap();
+    unpack(packages.path(), "-", RAILS);
+    add_gems(&repository, Some(packages.path()));
+    let run = "rails runner 'puts [Rails.env, 6 * 7].inspect'";
+    let expected = Expected { answer: "hello from web.1, Rails 6.1.7", run, says: r#"["production", 42]"# };
+    let output = works(&hokku, "app", &repository, &expected);
+    assert!(output.contains("-----> Precompiling assets"), "{output}");
+    assert!(output.contains("Default types for Ruby -> console, rake, web"), "{output}");
+
+    // The sheet is served by the app itself, under the name that it was given when it was precompiled.
+    let page = hokku.get("app", "/").body;
+    let sheet = page.split('"').find(|part| part.starts_with("/assets/application-")).expect(&page);
+    assert_eq!(hokku.get("app", sheet).body, "body { color: darkred; }\n");
+    hokku.wait_for_log("app", "Processing by WelcomeController#index");
+
+    // Cookies of an older release are read by the next: the secret is made once, and a config var goes before it.
+    let secret =
+        || hokku.ok(&["run", "-a", "app", "--no-tty", "--", "rails runner 'puts Rails.application.secret_key_base'"]);
+    let made = secret();
+    assert_eq!(made.trim().len(), 128, "{made}");
+    repository.commit("again");
+    assert!(hokku.push(&repository).expect_success().contains("Using rails 6.1.7"));
+    assert_eq!(secret(), made);
+    let tasks = hokku.ok(&["run", "-a", "app", "--no-tty", "--", "rake -T assets; bin/rails about"]);
+    assert!(tasks.contains("rake assets:precompile") && tasks.contains("Rails version      6.1.7"), "{tasks}");
+    hokku.ok(&["config:set", "SECRET_KEY_BASE=of the owner", "-a", "app"]);
+    assert_eq!(secret(), "of the owner\n");
+}
+
+#[test]
+fn a_php_app_with_composer() {
+    let run = "php --version";
+    deploys("apps/php-composer", &Expected { answer: "hello from web.1 at /, PHP 8.", run, says: "PHP 8." });
+}
+
+#[test]
+#[ignore = "one app of each language is enough; scripts/test --all runs it"]
+fn a_php_app() {
+    let run = "php -r 'echo PHP_VERSION;'";
+    deploys("apps/php-bare", &Expected { answer: "hello from web.1, PHP 8.", run, says: "8." });
+}
+
+#[test]
+#[ignore = "one app of each language is enough; scripts/test --all runs it"]
+fn a_php_app_behind_apache() {
+    let says = "Server version: Apache";
+    deploys(
+        "apps/php-apache",
+        &Expected { answer: "hello from web.1 at / by Apache and PHP 8.", run: "apache2 -v", says },
+    );
+}
+
+#[test]
+fn a_scala_app() {
+    let run = "java -version 2>&1";
+    deploys("apps/scala-bare", &Expected { answer: "hello from web.1, Scala 2.13.16", run, says: "openjdk" });
+}
+
+#[test]
+fn a_clojure_app() {
+    let run = "java -version 2>&1";
+    deploys("apps/clojure-lein", &Expected { answer: "hello from web.1, Clojure 1.11.1", run, says: "openjdk" });
+}
+
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn a_clojure_app_with_deps_edn() {
+    let run = "java -version 2>&1";
+    deploys("apps/clojure-deps", &Expected { answer: "hello from web.1, Clojure 1.11.1", run, says: "openjdk" });
+}
+
+#[test]
+#[ignore = "one app of each language is enough; scripts/test --all runs it"]
+fn a_node_app_without_packages() {
+    let run = "node --version";
+    deploys("apps/nodejs-bare", &Expected { answer: "hello from web.1, Node.js v", run, says: "v" });
+}
+
+#[test]
+#[ignore = "one app of each language is enough; scripts/test --all runs it"]
+fn node_apps_of_yarn_and_pnpm() {
+    for (fixture, run) in [("nodejs-yarn", "yarn"), ("nodejs-yarn-pnp", "yarn"), ("nodejs-pnpm", "pnpm")] {
+        let run = format!("{run} --version");
+        let expected = Expected { answer: "hello, a day has 86400000 ms", run: &run, says: "." };
+        deploys(&format!("apps/{fixture}"), &expected);
+    }
+}
+
+#[test]
+#[ignore = "one app of each language is enough; scripts/test --all runs it"]
+fn a_python_app_of_the_standard_library() {
+    let run = "python --version";
+    deploys("apps/python-bare", &Expected { answer: "hello from web.1, Python 3.", run, says: "Python 3." });
+}
+
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn python_apps_of_pipenv_poetry_and_uv() {
+    for manager in ["pipenv", "poetry", "uv"] {
+        let run = "python -c 'import six; print(six.__version__)'";
+        let expected = Expected { answer: "hello from web.1, six 1.17.0", run, says: "1.17.0" };
+        deploys(&format!("apps/python-{manager}"), &expected);
+    }
+}
+
+#[test]
+#[ignore = "one app of each language is enough; scripts/test --all runs it"]
+fn a_django_app() {
+    let run = "python manage.py check";
+    deploys("apps/python-django", &Expected { answer: "hello from web.1, Django 4.2", run, says: "no issues" });
+}
