@@ -16,6 +16,7 @@ use super::buildpack::{self, Buildpack, Source};
 use super::reading::text_below;
 use crate::domain::app::AppId;
 use crate::domain::build::BuildId;
+use crate::sys::tree::{self, Unmeasured};
 use rustix::fs::{CWD, RenameFlags, ResolveFlags, renameat_with};
 use std::fs;
 use std::io;
@@ -25,6 +26,9 @@ use std::process::Command;
 
 /// The dyno's user, who owns everything that it may write.
 const USER: u32 = 1000;
+
+/// A cache beyond this can't be copied for the next build: `cp` names files by their whole path.
+const CACHE_BOUNDS: tree::Bounds = tree::Bounds { depth: 200, path: 3000 };
 
 /// A local buildpack larger than this was not meant to be one.
 const PACK_LIMIT: u64 = 200 * 1024 * 1024;
@@ -99,10 +103,17 @@ impl Stage {
         copy(&kept, &self.cache())
     }
 
-    /// Bytes of the files in the stage's cache.
-    pub fn cache_size(&self) -> u64 {
-        let files = walkdir::WalkDir::new(self.cache()).into_iter().filter_map(Result::ok);
-        files.filter_map(|entry| entry.metadata().ok()).filter(fs::Metadata::is_file).map(|found| found.len()).sum()
+    /// Bytes of the files in the stage's cache; none when the build has put something else in its place.
+    ///
+    /// # Errors
+    /// When it is nested too deep or has too long paths to be kept, or can't be read.
+    pub fn cache_size(&self) -> Result<u64, Unmeasured> {
+        if self.has_cache() { tree::size(&self.cache(), CACHE_BOUNDS) } else { Ok(0) }
+    }
+
+    /// The build may have put a link in its place.
+    fn has_cache(&self) -> bool {
+        fs::symlink_metadata(self.cache()).is_ok_and(|found| found.is_dir())
     }
 
     /// Makes the stage's cache the app's, in one step.
@@ -111,8 +122,7 @@ impl Stage {
     /// When it can't be moved.
     pub fn keep_cache(&self, root: &Path, app: AppId) -> Result<(), StageError> {
         let (fresh, kept) = (self.cache(), kept_cache(root, app));
-        // The build may have put a link in its place.
-        if !fs::symlink_metadata(&fresh).is_ok_and(|found| found.is_dir()) {
+        if !self.has_cache() {
             return Ok(());
         }
         let parent = root.join("cache");
@@ -172,7 +182,7 @@ impl Stage {
     /// # Errors
     /// When something can't be removed.
     pub fn remove(self) -> io::Result<()> {
-        fs::remove_dir_all(&self.dir)
+        tree::remove(&self.dir)
     }
 }
 
@@ -186,7 +196,7 @@ pub fn kept_cache(root: &Path, app: AppId) -> PathBuf {
 /// # Errors
 /// When it can't be removed.
 pub fn purge_cache(root: &Path, app: AppId) -> io::Result<()> {
-    match fs::remove_dir_all(kept_cache(root, app)) {
+    match tree::remove(&kept_cache(root, app)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
@@ -207,7 +217,7 @@ pub fn left_behind(root: &Path) -> io::Result<Vec<PathBuf>> {
 pub fn remove_all(stages: Vec<PathBuf>) {
     let mut left = stages;
     for _ in 0..50 {
-        left.retain(|stage| fs::remove_dir_all(stage).is_err_and(|error| error.kind() != io::ErrorKind::NotFound));
+        left.retain(|stage| tree::remove(stage).is_err_and(|error| error.kind() != io::ErrorKind::NotFound));
         if left.is_empty() {
             return;
         }
@@ -303,10 +313,24 @@ mod tests {
     }
 
     #[test]
+    fn a_cache_that_could_not_be_copied_again_is_not_measured() {
+        let (_root, stage) = stage();
+        fs::create_dir_all(stage.cache().join("d/".repeat(200))).unwrap();
+        fs::write(stage.cache().join("file"), "four").unwrap();
+        assert_eq!(stage.cache_size().unwrap(), 4);
+        fs::create_dir(stage.cache().join("d/".repeat(201))).unwrap();
+        assert!(matches!(stage.cache_size(), Err(Unmeasured::Deep(200))));
+        fs::remove_dir_all(stage.cache()).unwrap();
+        fs::create_dir_all(stage.cache().join(format!("{}/", "n".repeat(250)).repeat(12))).unwrap();
+        assert!(matches!(stage.cache_size(), Err(Unmeasured::Long(3000))));
+    }
+
+    #[test]
     fn a_link_in_place_of_the_cache_is_not_kept() {
         let (root, stage) = stage();
         fs::remove_dir(stage.cache()).unwrap();
         symlink("/etc", stage.cache()).unwrap();
+        assert_eq!(stage.cache_size().unwrap(), 0);
         stage.keep_cache(root.path(), APP).unwrap();
         assert!(!kept_cache(root.path(), APP).exists());
     }

@@ -9,6 +9,7 @@ use crate::domain::release::Change;
 use crate::domain::slug::{Digest, Slug};
 use crate::domain::stack::{StackName, StackNameError};
 use crate::store::{self, StoreError, Tx};
+use crate::sys::tree;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::io;
@@ -261,7 +262,7 @@ async fn remove(control: &Control, remains: Remains) -> Result<(), ControlError>
         }
         gone(control.hub.remove(app))?;
         for path in folders(&control, app) {
-            gone(remove_all(&path))?;
+            gone(tree::remove(&path))?;
         }
         unused.iter().try_for_each(|digest| gone(control.slugs.remove(digest)))
     });
@@ -275,10 +276,6 @@ fn folders(control: &Control, app: AppId) -> [PathBuf; 3] {
         root.join(format!("cache/{app}")),
         root.join(format!("sources/{app}.tar.zst")),
     ]
-}
-
-fn remove_all(path: &std::path::Path) -> io::Result<()> {
-    if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
 }
 
 /// What is not there any more need not be removed.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Control, ControlError, Resource};
+use crate::build::stage;
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId};
 use crate::domain::build::{Build, BuildId};
@@ -111,12 +112,9 @@ pub async fn cancel(control: &Control, app: AppId, id: &str) -> Result<Build, Co
 /// # Errors
 /// When the folder can't be removed.
 pub async fn purge_cache(control: &Control, app: AppId) -> Result<(), ControlError> {
-    let path = control.place.instance.root.join("cache").join(app.to_string());
-    let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(path)).await.map_err(io::Error::other)?;
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
+    let root = control.place.instance.root.clone();
+    let purging = tokio::task::spawn_blocking(move || stage::purge_cache(&root, app));
+    Ok(purging.await.map_err(io::Error::other)??)
 }
 
 /// The output of a build or release phase while it is read.

@@ -10,6 +10,7 @@ use crate::domain::instance::Instance;
 use crate::sys::image;
 use crate::sys::mount::{self, Attributes};
 use crate::sys::quota::{self, Amount};
+use crate::sys::tree;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use std::fs::{self, DirBuilder, File};
@@ -255,7 +256,7 @@ impl Scratch {
 pub fn examine(root: &Path) -> (Way, Vec<StepError>) {
     let dir = root.join(format!(".hokku-{}", std::process::id()));
     let (scratch, missing) = Scratch::examine(dir, Bounds { bytes: EXAMINED, memory: EXAMINED });
-    let _ = fs::remove_dir_all(&scratch.dir);
+    let _ = tree::remove(&scratch.dir);
     (scratch.way, missing)
 }
 
@@ -299,7 +300,7 @@ impl Drop for Rest {
         match self {
             Self::Project { dir, path, id } => {
                 // What can't be removed now stays bounded, and is swept up later.
-                if fs::remove_dir_all(path).is_ok() {
+                if tree::remove(path).is_ok() {
                     let _ = quota::limit(dir, *id, Amount::default());
                 }
             }
@@ -324,7 +325,7 @@ fn sweep_below(dir: &Path) {
         let (name, path) = (entry.file_name(), entry.path());
         let name = name.to_string_lossy();
         if name.starts_with(PROJECT) && File::open(&path).is_ok_and(|dir| dir.try_lock().is_ok()) {
-            let _ = fs::remove_dir_all(&path);
+            let _ = tree::remove(&path);
         }
         if let Some(maker) = name.strip_prefix(HALF_MADE).and_then(|pid| pid.parse().ok())
             && !is_alive(maker)

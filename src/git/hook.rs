@@ -11,6 +11,7 @@
 use super::lfs;
 use super::pushes::SUCCEEDED;
 use crate::client::{self, Call, Client, ClientError, Method, Server};
+use crate::sys::tree;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use std::ffi::OsStr;
@@ -232,7 +233,7 @@ impl Checkout {
 impl Drop for Checkout {
     fn drop(&mut self) {
         // A later push sweeps what could not be removed.
-        let _ = fs::remove_dir_all(&self.dir);
+        let _ = tree::remove(&self.dir);
     }
 }
 
@@ -245,7 +246,7 @@ fn sweep(repository: &Path) {
             .and_then(|found| found.modified())
             .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > std::time::Duration::from_secs(3600)));
         if old && entry.file_name().to_string_lossy().starts_with(CHECKOUT) {
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = tree::remove(&entry.path());
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::slug::SlugStore;
 use crate::stack::{Origin, Stacks};
 use crate::store::Store;
 use crate::supervisor::{self, Parts, Supervisor, builds};
+use crate::sys::tree;
 use crate::tls;
 use anyhow::{Context, bail};
 use config::Config;
@@ -201,7 +202,7 @@ pub fn down(root: &Path, name: Option<&InstanceName>, purge: bool) -> anyhow::Re
             remove_file(&root.join(file))?;
         }
         if purge && root.exists() {
-            std::fs::remove_dir_all(root).with_context(|| format!("can't remove {}", root.display()))?;
+            tree::remove(root).with_context(|| format!("can't remove {}", root.display()))?;
         }
         Ok(())
     })

@@ -31,7 +31,7 @@ const BATCH_FILES: usize = 128;
 /// Batches that wait for a writer: bounds the memory.
 const BATCHES: usize = 8;
 /// The kernel's own bounds (`PATH_MAX`, `NAME_MAX`), and one on nesting so that removing a tree stays cheap.
-const LONGEST_PATH: usize = 4000;
+pub(super) const LONGEST_PATH: usize = 4000;
 const LONGEST_NAME: usize = 255;
 const DEEPEST: usize = 200;
 

@@ -27,6 +27,7 @@ pub use refusal::{Name, Refusal};
 pub use unpack::Unpacked;
 
 use crate::domain::slug::Digest;
+use crate::sys::tree;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -105,6 +106,8 @@ pub enum SlugError {
     TooManyFiles { limit: u64 },
     #[error("{} lies deeper than {limit} directories", path.display())]
     TooDeep { path: PathBuf, limit: usize },
+    #[error("the path {start}… has more than {limit} bytes")]
+    TooLong { start: Name, limit: usize },
     #[error("the app packs to less than a {RATIO}th of its size, as only a decompression bomb does")]
     Bomb,
 }
@@ -243,7 +246,7 @@ impl SlugStore {
         match fs::rename(self.trees.join(digest.as_str()), &gone.0) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             Err(_) => Ok(()),
-            Ok(()) => fs::remove_dir_all(&gone.0),
+            Ok(()) => tree::remove(&gone.0),
         }
     }
 
@@ -335,10 +338,9 @@ impl Drop for HalfMade {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    match path.symlink_metadata() {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => Ok(()),
+    match tree::remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

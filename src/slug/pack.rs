@@ -5,7 +5,8 @@
 //! devices are left out; hard links become files of their own.
 #![forbid(unsafe_code)]
 
-use super::{Limits, SlugError};
+use super::extract::LONGEST_PATH;
+use super::{Limits, Name, SlugError};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
@@ -172,6 +173,9 @@ impl<W: Write> Packer<W> {
     }
 
     fn header(&mut self, kind: EntryType, size: u64, mode: u32, target: &[u8]) -> Result<(), SlugError> {
+        if self.path.len() > LONGEST_PATH {
+            return Err(SlugError::TooLong { start: Name::new(&self.path[..100]), limit: LONGEST_PATH });
+        }
         self.totals.files += 1;
         if self.totals.files > self.limits.files {
             return Err(SlugError::TooManyFiles { limit: self.limits.files });

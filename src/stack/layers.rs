@@ -15,6 +15,7 @@ use super::{recipe, seal};
 use crate::domain::slug::Digest;
 use crate::domain::stack::Layer;
 use crate::slug::{SlugError, SlugStore, digest_of_tree};
+use crate::sys::tree;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -272,7 +273,7 @@ impl Debian {
             // First it loses its name, which would promise that it is complete.
             let gone = self.0.dir.join(format!("{HALF_MADE}{}", uuid::Uuid::new_v4()));
             fs::rename(place, &gone)?;
-            fs::remove_dir_all(&gone)?;
+            tree::remove(&gone)?;
         }
         Ok(())
     }

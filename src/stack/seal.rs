@@ -2,6 +2,7 @@
 //! everyone's eyes, as it will be after an import.
 #![forbid(unsafe_code)]
 
+use crate::sys::tree;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -139,11 +140,9 @@ fn empty(dir: &Path) -> io::Result<()> {
 }
 
 pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match path.symlink_metadata() {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
+    match tree::remove(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+        other => other,
     }
 }
 

@@ -16,6 +16,7 @@ pub mod quota;
 pub mod seccomp;
 pub mod shm;
 pub mod syscalls;
+pub mod tree;
 pub mod trial;
 pub mod tty;
 pub mod unprivileged;

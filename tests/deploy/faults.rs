@@ -2,7 +2,8 @@
 
 use crate::hokku::{Hokku, wait_for};
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 fn ids(hokku: &Hokku, app: &str) -> Vec<String> {
     hokku.dynos(app).iter().map(|dyno| dyno["id"].as_str().unwrap().to_owned()).collect()
@@ -167,4 +168,50 @@ fn a_second_server_on_the_same_root_is_refused() {
     assert!(!output.status.success());
     let message = crate::hokku::text(&output.stderr);
     assert!(message.contains("already") || message.contains("in use"), "{message}");
+}
+
+/// Makes directories one in the other in each `PLACE=DEPTH` of its arguments.
+const DIG: &str = r#"for (@ARGV) { my ($place, $depth) = split /=/; chdir $place or die "$place: $!"; for my $at (1..$depth) { mkdir "d" and chdir "d" or die "$place at $at: $!" } }"#;
+
+fn dig(place: &Path, depth: u32) {
+    std::fs::create_dir_all(place).unwrap();
+    let dug = Command::new("perl").args(["-e", DIG, &format!("{}={depth}", place.display())]).status().unwrap();
+    assert!(dug.success());
+}
+
+#[test]
+fn trees_too_deep_for_a_stack_end_no_server() {
+    let mut hokku = Hokku::start();
+    let repository = hokku.app("abyss", "echo");
+    let compile = std::fs::read_to_string(repository.path().join("bin/compile")).unwrap();
+    let digs = format!("{compile}\nperl -e '{DIG}' \"$TMPDIR=20000\" \"$2=2000\"\n");
+    repository.write("bin/compile", &digs).commit("deep");
+    let output = hokku.push(&repository).expect_success();
+    let refused = "The cache has directories nested deeper than 200: that of the build before stays.";
+    assert!(output.contains(refused), "{output}");
+    // The server is the one that was started: it removes the stage after the push.
+    let stages = |hokku: &Hokku| std::fs::read_dir(hokku.root().join("builds")).map_or(0, Iterator::count);
+    wait_for("the stage to be removed", || (stages(&hokku) == 0).then_some(()));
+    repository.write("bin/compile", &format!("{compile}\nperl -e '{DIG}' \"$1=2000\"\n")).commit("in the slug");
+    let output = hokku.push(&repository).expect_rejection();
+    assert!(output.contains("lies deeper than 190 directories"), "{output}");
+    assert_eq!(stages(&hokku), 0);
+    repository.write("bin/compile", &compile).commit("harmless");
+    assert!(hokku.push(&repository).expect_success().contains("Build number 1 with this cache"));
+
+    // What a server before this one kept, or left when it fell.
+    let app = hokku.json(&["info", "-a", "abyss", "--json"])["app"]["id"].as_str().unwrap().to_owned();
+    let cache = hokku.root().join("cache").join(&app);
+    dig(&cache, 20_000);
+    hokku.ok(&["builds:cache:purge", "-a", "abyss"]);
+    assert!(!cache.exists());
+    dig(&cache, 20_000);
+    hokku.ok(&["apps:destroy", "-a", "abyss", "--confirm", "abyss"]);
+    wait_for("the cache to be removed", || (!cache.exists()).then_some(()));
+    hokku.kill_server();
+    dig(&cache, 20_000);
+    dig(&hokku.root().join("builds/left/work/tmp"), 20_000);
+    hokku.start_server();
+    wait_for("what was left to be removed", || (stages(&hokku) == 0 && !cache.exists()).then_some(()));
+    let _repository = hokku.serving("after");
 }

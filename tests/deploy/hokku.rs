@@ -226,6 +226,8 @@ impl Drop for Hokku {
         }
         let down =
             Command::new(BINARY).args(["down", "--name", &self.name, "--root"]).arg(self.root()).output().unwrap();
+        // `TempDir` calls itself for each level of what a test has left there.
+        let _ = Command::new("rm").arg("-rf").arg(self.root()).status();
         if !std::thread::panicking() {
             assert!(down.status.success(), "hokku down: {}", text(&down.stderr));
             assert_eq!(left_behind(&self.name), Vec::<String>::new(), "hokku down left something behind");

@@ -21,6 +21,7 @@ use crate::logs::OutputWriter;
 use crate::slug::{Packed, UnpackLimits};
 use crate::store;
 use crate::supervisor::LaunchFailure;
+use crate::sys::tree::Unmeasured;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fs;
@@ -409,20 +410,21 @@ impl Inner {
     async fn keep_cache(self: &Arc<Self>, ticket: &Ticket, stage: &Stage) {
         let (stage, app, limit) = (stage.clone(), ticket.build.app, self.settings.cache_mb);
         let kept = self.blocking(move |inner| {
-            let size = stage.cache_size();
-            if size > limit << 20 {
-                return Ok(Some(size));
-            }
-            stage.keep_cache(&inner.settings.root, app)?;
-            Ok(None)
+            let unfit = match stage.cache_size() {
+                Ok(size) if size > limit << 20 => format!("{}, more than {limit} MB", human_size(size)),
+                Ok(_) => {
+                    stage.keep_cache(&inner.settings.root, app)?;
+                    return Ok(None);
+                }
+                Err(Unmeasured::Io(error)) => return Err(error.into()),
+                Err(unfit) => unfit.to_string(),
+            };
+            Ok(Some(unfit))
         });
         match kept.await {
             Ok(None) => {}
-            Ok(Some(size)) => {
-                let size = human_size(size);
-                ticket.say(&format!(
-                    " !     The cache has {size}, more than {limit} MB: that of the build before stays."
-                ));
+            Ok(Some(unfit)) => {
+                ticket.say(&format!(" !     The cache has {unfit}: that of the build before stays."));
                 ticket.say(" !     hokku builds:cache:purge begins a new one.");
             }
             Err(error) => tracing::warn!("can't keep the cache of build {}: {error}", ticket.build.id),
