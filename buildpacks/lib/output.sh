@@ -41,7 +41,9 @@ measured() {
 
 # offline: whether $LOG says that the network is not there, in the words of any of the tools.
 offline() {
-	grep -qiE 'name resolution|resolve host|unknown host|UnknownHostException|no such host|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ECONNRESET|ENETUNREACH|connection refused|timed out|network is unreachable|SocketError|Failed to open TCP|dns error|No route to host' "$LOG"
+	# Node.js's codes as they are written: `FileNotFoundException` has one of them in it.
+	grep -qE '\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ECONNRESET|ENETUNREACH)\b' "$LOG" ||
+		grep -qiE 'name resolution|resolve host|unknown host|UnknownHostException|no such host|connection refused|timed out|network is unreachable|SocketError|Failed to open TCP|dns error|No route to host' "$LOG"
 }
 
 # explain_offline WHAT VARIABLE: what to do about it.

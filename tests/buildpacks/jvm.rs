@@ -25,6 +25,62 @@ fn a_spring_boot_app_has_a_default_web_process() {
 
 #[test]
 #[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn quarkus_and_micronaut_apps_have_a_default_web_process() {
+    let quarkus = Bench::new("apps/java-quarkus").build().succeeded();
+    let command =
+        "java -Dquarkus.http.host=0.0.0.0 -Dquarkus.http.port=$PORT $JAVA_OPTS -jar target/quarkus-app/quarkus-run.jar";
+    assert_eq!(quarkus.types(), [format!("web: {command}")]);
+    let micronaut = Bench::new("apps/java-micronaut");
+    let built = micronaut.build().succeeded();
+    assert_eq!(built.types(), ["web: java -Dmicronaut.server.port=$PORT $JAVA_OPTS -jar target/hello-1.0.jar"]);
+    Bench { cut_off: true, ..micronaut }.build().succeeded();
+}
+
+/// The files of Maven's wrapper, as its own plugin writes them into an app.
+fn wrapper(kind: &str) -> tempfile::TempDir {
+    let app = tempfile::tempdir().unwrap();
+    std::fs::copy(fixtures().join("apps/java-bare/pom.xml"), app.path().join("pom.xml")).unwrap();
+    let mut maven = Command::new("mvn");
+    maven.args(["-B", "-ntp", "-q", "org.apache.maven.plugins:maven-wrapper-plugin:3.3.2:wrapper", "-Dmaven=3.9.9"]);
+    let made = maven.arg(format!("-Dtype={kind}")).current_dir(app.path()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+    app
+}
+
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn mavens_wrapper_fetches_the_maven_that_the_app_is_built_with() {
+    for kind in ["only-script", "bin"] {
+        let files = wrapper(kind);
+        let app = || {
+            let mut bench = Bench::new("apps/java-bare");
+            for name in ["mvnw", ".mvn/wrapper/maven-wrapper.properties", ".mvn/wrapper/maven-wrapper.jar"] {
+                if let Ok(contents) = std::fs::read(files.path().join(name)) {
+                    bench = bench.bytes(name, contents);
+                }
+            }
+            bench.config("MAVEN_CUSTOM_GOALS", "--show-version install")
+        };
+        let bench = app();
+        let built = bench.build().succeeded().said("Using Maven's wrapper (mvnw)").said("Apache Maven 3.9.9 ");
+        answers(&built, "hello from web.1, Java ");
+        Bench { cut_off: true, ..bench }.build().succeeded().said("Apache Maven 3.9.9 ");
+
+        let text = Bench { cut_off: true, ..app() }.build().failed();
+        assert!(
+            text.contains("Maven can't be fetched from where the app's wrapper (mvnw) looks for it"),
+            "{kind}: {text}"
+        );
+        let name = ".mvn/wrapper/maven-wrapper.properties";
+        let properties = std::fs::read_to_string(files.path().join(name)).unwrap();
+        let wrong = format!("{properties}\ndistributionSha256Sum={}\n", "0".repeat(64));
+        let text = app().file(name, &wrong).build().failed();
+        assert!(text.contains("is not the file whose checksum"), "{kind}: {text}");
+    }
+}
+
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
 fn mistakes_of_java_apps_end_in_a_paragraph() {
     let java = || Bench::new("apps/java-bare");
     let failed = |bench: Bench| bench.build().failed();
@@ -72,6 +128,27 @@ fn a_clojure_app_with_deps_edn_is_resolved_by_tools_deps() {
     let built = bench.build().succeeded().said("Resolving deps.edn");
     answers(&built, "hello from web.1, Clojure 1.11.1");
     Bench { cut_off: true, ..bench }.build().succeeded();
+}
+
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn a_clojure_app_with_a_build_clj_becomes_what_its_tools_build_makes() {
+    let bench = Bench::new("apps/clojure-build");
+    let built = bench.build().succeeded().said("clojure -T:build uber");
+    assert_eq!(built.types(), ["web: java $JAVA_OPTS -jar target/hello-1.0.0-standalone.jar"]);
+    answers(&built, "hello from web.1, Clojure 1.11.1");
+    let left: Vec<_> =
+        [".m2", ".cpcache", ".clojure", ".gitlibs"].iter().filter(|name| built.made(name).exists()).collect();
+    assert!(left.is_empty(), "{left:?} would be in the slug");
+    Bench { cut_off: true, ..bench }.build().succeeded();
+
+    let wrong = "(ns build) (defn uber [_] (throw (ex-info \"no such target\" {})))";
+    let text = Bench::new("apps/clojure-build").file("build.clj", wrong).build().failed();
+    assert!(text.contains("no such target"), "{text}");
+    let text = Bench::new("apps/clojure-build").file("build.clj", "(ns build)").build().failed();
+    assert!(text.contains("build.clj has no function uber.") && text.contains("BUILD_COMMAND"), "{text}");
+    let text = Bench::new("apps/clojure-build").file("deps.edn", "{:paths [\"src\"]}").build().failed();
+    assert!(text.contains("deps.edn has no alias :build.") && text.contains("BUILD_COMMAND"), "{text}");
 }
 
 /// Stands for Gradle, whose wrapper fetches a distribution from its vendor: lists tasks, and makes a jar.

@@ -73,6 +73,20 @@ fn a_spring_boot_app() {
 }
 
 #[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn a_quarkus_app() {
+    let run = "java -version 2>&1";
+    deploys("apps/java-quarkus", &Expected { answer: "hello from web.1, Quarkus 3.20.3", run, says: "openjdk" });
+}
+
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn a_micronaut_app() {
+    let run = "java -version 2>&1";
+    deploys("apps/java-micronaut", &Expected { answer: "hello from web.1, Micronaut 4.10", run, says: "openjdk" });
+}
+
+#[test]
 fn a_ruby_app_with_sinatra() {
     let hokku = Hokku::start();
     let repository = hokku.app("app", "apps/ruby-sinatra");
@@ -169,6 +183,41 @@ fn a_clojure_app() {
 fn a_clojure_app_with_deps_edn() {
     let run = "java -version 2>&1";
     deploys("apps/clojure-deps", &Expected { answer: "hello from web.1, Clojure 1.11.1", run, says: "openjdk" });
+}
+
+/// What Ring and its Jetty adapter are made of.
+const RING: &str = "libapache-pom-java libclojure-java libcommons-codec-java libcommons-fileupload-java libcommons-io-java \
+    libcommons-parent-java libcore-specs-alpha-clojure libcrypto-equality-clojure libcrypto-random-clojure \
+    libjetty9-java libring-codec-clojure libring-core-clojure libring-jetty-adapter-clojure libring-servlet-clojure \
+    libservlet-api-java libspec-alpha-clojure";
+
+/// Its libraries are in the app, as those are that no registry has.
+#[test]
+#[ignore = "fetches packages of Debian; scripts/test --all runs it"]
+fn a_ring_app_of_leiningen_becomes_an_uberjar() {
+    let hokku = Hokku::start();
+    let repository = hokku.app("app", "apps/clojure-ring");
+    let packages = tempfile::tempdir().unwrap();
+    unpack(packages.path(), "-", RING);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/registries/maven.sh");
+    let made = Command::new(script).arg(repository.path().join("maven_repository")).arg(packages.path()).status();
+    assert!(made.unwrap().success());
+    repository.commit("libraries");
+    let expected = Expected {
+        answer: "hello from web.1, Ring on Clojure 1.11.1",
+        run: "java -version 2>&1; unzip -l target/hello-standalone.jar",
+        says: "ring/adapter/jetty.clj",
+    };
+    let output = works(&hokku, "app", &repository, &expected);
+    assert!(output.contains("Default types for Clojure -> web"), "{output}");
+    assert!(hokku.get("app", "/?name=Rich").body.contains(", Rich on Clojure"));
+}
+
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn a_clojure_app_with_a_build_clj() {
+    let run = "java -version 2>&1";
+    deploys("apps/clojure-build", &Expected { answer: "hello from web.1, Clojure 1.11.1", run, says: "openjdk" });
 }
 
 #[test]

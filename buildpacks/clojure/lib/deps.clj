@@ -6,6 +6,9 @@
 (let [[repository alias] *command-line-args*
       project (deps/slurp-deps (io/file "deps.edn"))
       tool (get-in project [:aliases (keyword alias)])
+      _ (when (and alias (not tool))
+          (binding [*out* *err*] (println (str "deps.edn has no alias :" alias ".")))
+          (System/exit 1))
       base (assoc project :mvn/local-repo repository)
       wanted (if tool
                (assoc base :paths ["."] :deps (merge {} (:replace-deps tool) (:deps tool) (:extra-deps tool)))
