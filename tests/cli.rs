@@ -596,6 +596,32 @@ fn a_terminal_gets_colours_unless_no_color_says_otherwise() {
 }
 
 #[test]
+fn authorizations() {
+    let mut session = session();
+    let row = |token: Option<&str>| {
+        json!({
+            "id": "0193b6a0", "description": "ci", "scope": ["read", "write"], "updated_at": "2026-11-22T17:02:45Z",
+            "access_token": { "token": token, "expires_in": 3600 },
+        })
+    };
+    session.api.json("GET /oauth/authorizations", json!([row(None)]));
+    session.api.json("GET /oauth/authorizations/0193b6a0", row(None));
+    session.api.json("POST /oauth/authorizations", row(Some("made-by-the-server")));
+    session.api.json("POST /oauth/authorizations/0193b6a0/actions/regenerate-tokens", row(Some("another")));
+    session.api.json("PATCH /oauth/authorizations/0193b6a0", row(None));
+    session.api.json("DELETE /oauth/authorizations/0193b6a0", row(None));
+    session
+        .run("hokku authorizations")
+        .run("hokku authorizations:create -d ci -s read,write -e 3600")
+        .run("hokku authorizations:create --short")
+        .run("hokku authorizations:info 0193b6a0")
+        .run("hokku authorizations:rotate 0193b6a0")
+        .run("hokku authorizations:update 0193b6a0 -d ci")
+        .run("hokku authorizations:revoke 0193b6a0");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
 fn tokens_and_environment() {
     let mut session = session();
     session.api.json("POST /oauth/authorizations", json!({ "access_token": { "token": "made-by-the-server" } }));

@@ -4,13 +4,14 @@
 use super::error::{ApiError, ApiResult};
 use super::paging;
 use super::request::{Input, Segments, authorization, time};
-use crate::control::{Control, Resource, tokens};
+use crate::control::{Control, ControlError, Resource, tokens};
 use crate::domain::actor::Actor;
+use crate::domain::scope::Scopes;
 use crate::store::tokens::TokenRow;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -19,15 +20,41 @@ use serde_json::{Value, json};
 pub(super) fn routes() -> Router<Control> {
     Router::new()
         .route("/oauth/authorizations", get(list).post(create))
-        .route("/oauth/authorizations/{authorization}", get(info).delete(remove))
+        .route("/oauth/authorizations/{authorization}", get(info).patch(update).delete(remove))
+        .route("/oauth/authorizations/{authorization}/actions/regenerate-tokens", post(renew))
         .route("/oauth/sessions/{session}", delete(no_session))
 }
 
 #[derive(Debug, Deserialize)]
 struct Create {
     description: Option<String>,
-    /// Seconds.
-    expires_in: Option<u32>,
+    expires_in: Option<Seconds>,
+    scope: Option<Vec<String>>,
+}
+
+/// Heroku's CLI sends what was typed.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a number of seconds")]
+enum Seconds {
+    Number(u32),
+    Text(String),
+}
+
+impl Seconds {
+    fn lifetime(self) -> ApiResult<SignedDuration> {
+        let seconds = match self {
+            Self::Number(seconds) => seconds,
+            Self::Text(text) => text
+                .parse()
+                .map_err(|_| ApiError::invalid(format!("expires_in is a number of seconds, and {text:?} is none.")))?,
+        };
+        Ok(SignedDuration::from_secs(i64::from(seconds)))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Update {
+    description: Option<String>,
 }
 
 async fn create(
@@ -36,12 +63,46 @@ async fn create(
     Input(body): Input<Create>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let description = body.description.unwrap_or_else(|| "Long-lived user authorization".to_owned());
-    if description.chars().count() > 200 {
-        return Err(ApiError::invalid("The description of a token can have at most 200 characters."));
-    }
-    let lifetime = body.expires_in.map(|seconds| SignedDuration::from_secs(i64::from(seconds)));
-    let (row, token) = tokens::create(&control, &actor, &description, lifetime).await?;
+    check_description(&description)?;
+    let scopes = Scopes::parse(body.scope.iter().flatten().map(String::as_str)).map_err(ControlError::from)?;
+    let lifetime = body.expires_in.map(Seconds::lifetime).transpose()?;
+    let (row, token) = tokens::create(&control, &actor, &description, scopes, lifetime).await?;
     Ok((StatusCode::CREATED, Json(serialize(&actor, &row, Some(&token)))))
+}
+
+fn check_description(text: &str) -> ApiResult<()> {
+    if text.chars().count() <= 200 {
+        return Ok(());
+    }
+    Err(ApiError::invalid("The description of a token can have at most 200 characters."))
+}
+
+async fn update(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    path: Segments,
+    headers: HeaderMap,
+    Input(body): Input<Update>,
+) -> ApiResult<Json<Value>> {
+    let row = tokens::find(&control, &actor, path.get("authorization"), authorization(&headers)).await?;
+    if let Some(description) = body.description {
+        check_description(&description)?;
+        tokens::describe(&control, &row, &description).await?;
+    }
+    let row = tokens::find(&control, &actor, &row.id.to_string(), None).await?;
+    Ok(Json(serialize(&actor, &row, None)))
+}
+
+async fn renew(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    path: Segments,
+    headers: HeaderMap,
+) -> ApiResult<Json<Value>> {
+    let row = tokens::find(&control, &actor, path.get("authorization"), authorization(&headers)).await?;
+    let token = tokens::renew(&control, &row).await?;
+    let row = tokens::find(&control, &actor, &row.id.to_string(), None).await?;
+    Ok(Json(serialize(&actor, &row, Some(&token))))
 }
 
 async fn list(
@@ -50,7 +111,9 @@ async fn list(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let rows = tokens::list(&control, &actor).await?;
-    paging::page(&headers, rows.iter().map(|row| serialize(&actor, row, None)).collect(), &["id"])
+    let own = tokens::shown(&control, authorization(&headers)).await?;
+    let text = |row: &TokenRow| own.as_ref().filter(|(id, _)| *id == row.id).map(|(_, text)| text.as_str());
+    paging::page(&headers, rows.iter().map(|row| serialize(&actor, row, text(row))).collect(), &["id"])
 }
 
 async fn info(
@@ -79,7 +142,8 @@ async fn no_session() -> ApiError {
     ApiError::not_found(Resource::Session)
 }
 
-/// The token's text is known only when it is made.
+/// The token's text is known only when it is made, and when it comes with a request: by that, Heroku's CLI finds the one to
+/// delete when it logs out.
 fn serialize(actor: &Actor, row: &TokenRow, token: Option<&str>) -> Value {
     let expires_in = row.expires_at.map(|at| (at - Timestamp::now()).get_seconds().max(0));
     json!({
@@ -90,9 +154,9 @@ fn serialize(actor: &Actor, row: &TokenRow, token: Option<&str>) -> Value {
         "grant": null,
         "id": row.id,
         "refresh_token": null,
-        "scope": ["global"],
+        "scope": row.scopes.words().collect::<Vec<_>>(),
         "session": null,
-        "updated_at": time(row.created_at),
+        "updated_at": time(row.updated_at),
         "user": { "email": actor.email, "full_name": null, "id": actor.id },
     })
 }

@@ -71,6 +71,7 @@ impl From<ControlError> for ApiError {
             ControlError::Denied => {
                 Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Invalid credentials provided.")
             }
+            ControlError::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "forbidden", sentence(&error)),
             ControlError::NameTaken(name) => Self::invalid(format!("Name {name} is already taken")),
             // Begins with the name of a process type, which keeps its letters.
             ControlError::Formation(error @ (FormationError::Range { .. } | FormationError::Twice(_))) => {
@@ -92,6 +93,7 @@ impl From<ControlError> for ApiError {
             | ControlError::ProcessType(_)
             | ControlError::Release(_)
             | ControlError::Formation(_)
+            | ControlError::Scope(_)
             | ControlError::Drain(_)
             | ControlError::Hostname(_)
             | ControlError::Destination(_)

@@ -21,7 +21,9 @@ pub(super) fn routes() -> Router<Control> {
         .route("/apps/{app}/features/{feature}", get(no_app_feature))
         .route("/apps/{app}/pipeline-couplings", get(no_pipeline))
         .route("/apps/{app}/collaborators", get(collaborators));
-    for path in ["/account/features", "/addons", "/addon-attachments", "/teams", "/spaces"] {
+    for path in
+        ["/account/features", "/addons", "/addon-attachments", "/teams", "/spaces", "/oauth/clients", "/oauth/sessions"]
+    {
         router = router.route(path, get(empty));
     }
     for path in

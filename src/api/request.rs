@@ -3,9 +3,10 @@
 
 use super::error::ApiError;
 use crate::control::tokens::{self, Peer};
-use crate::control::{Control, apps};
+use crate::control::{Control, ControlError, apps};
 use crate::domain::app::App;
-use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request, State};
+use crate::domain::scope;
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -49,7 +50,11 @@ fn redacted(path: &str) -> &str {
 pub(super) async fn authenticate(State(control): State<Control>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get().copied().unwrap_or(Peer::Network);
     match tokens::authenticate(&control, peer, authorization(request.headers())).await {
-        Ok(actor) => {
+        Ok((actor, scopes)) => {
+            let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+            if !scopes.permit(scope::needed(request.method().as_str(), route)) {
+                return ApiError::from(ControlError::Forbidden { has: scopes }).into_response();
+            }
             request.extensions_mut().insert(actor);
             next.run(request).await
         }

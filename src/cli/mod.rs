@@ -9,6 +9,7 @@ mod apps;
 mod archive;
 mod attach;
 mod auth;
+mod authorizations;
 mod buildpacks;
 mod builds;
 mod config;
@@ -164,6 +165,18 @@ enum Command {
     MaintenanceOn(maintenance::On),
     #[command(name = "maintenance:off")]
     MaintenanceOff(maintenance::Off),
+
+    Authorizations(authorizations::List),
+    #[command(name = "authorizations:create")]
+    AuthorizationsCreate(authorizations::Create),
+    #[command(name = "authorizations:info")]
+    AuthorizationsInfo(authorizations::Info),
+    #[command(name = "authorizations:revoke")]
+    AuthorizationsRevoke(authorizations::Revoke),
+    #[command(name = "authorizations:rotate")]
+    AuthorizationsRotate(authorizations::Rotate),
+    #[command(name = "authorizations:update")]
+    AuthorizationsUpdate(authorizations::Update),
 
     #[command(name = "auth:token")]
     AuthToken(auth::Token),
@@ -341,6 +354,12 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Maintenance(args) => maintenance::show(ctx, args).await,
         Command::MaintenanceOn(args) => maintenance::on(ctx, args).await,
         Command::MaintenanceOff(args) => maintenance::off(ctx, args).await,
+        Command::Authorizations(args) => authorizations::list(ctx, args).await,
+        Command::AuthorizationsCreate(args) => authorizations::create(ctx, args).await,
+        Command::AuthorizationsInfo(args) => authorizations::info(ctx, args).await,
+        Command::AuthorizationsRevoke(args) => authorizations::revoke(ctx, args).await,
+        Command::AuthorizationsRotate(args) => authorizations::rotate(ctx, args).await,
+        Command::AuthorizationsUpdate(args) => authorizations::update(ctx, args).await,
         Command::AuthToken(args) => auth::token(ctx, args).await,
         Command::AuthWhoami(args) => auth::whoami(ctx, args).await,
         Command::Env(args) => auth::env(ctx, args).await,

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The commands by topic, in the order a beginner meets them. A test sees to it that each is here once.
-pub(super) const TOPICS: [(&str, &[&str]); 16] = [
+pub(super) const TOPICS: [(&str, &[&str]); 17] = [
     ("Server", &["server", "down", "doctor"]),
     ("Apps", &["apps", "apps:create", "apps:info", "apps:rename", "apps:destroy"]),
     ("Git and deploying", &["git:remote", "git:credentials", "deploy", "rebuild"]),
@@ -24,6 +24,17 @@ pub(super) const TOPICS: [(&str, &[&str]); 16] = [
     ("Domains", &["domains", "domains:add", "domains:remove", "domains:clear"]),
     ("Network", &["egress", "egress:set"]),
     ("Maintenance", &["maintenance", "maintenance:on", "maintenance:off"]),
+    (
+        "Tokens",
+        &[
+            "authorizations",
+            "authorizations:create",
+            "authorizations:info",
+            "authorizations:revoke",
+            "authorizations:rotate",
+            "authorizations:update",
+        ],
+    ),
     ("You and your shell", &["auth:token", "auth:whoami", "env", "completions", "man", "help", "version"]),
 ];
 

@@ -8,6 +8,7 @@ use crate::domain::formation::FormationError;
 use crate::domain::hostname::HostnameError;
 use crate::domain::procfile::ProcessTypeError;
 use crate::domain::release::ReleaseError;
+use crate::domain::scope::{Scopes, UnknownScope};
 use crate::store::StoreError;
 use crate::supervisor::RunError;
 use crate::supervisor::builds::BuildError;
@@ -74,6 +75,10 @@ pub enum ControlError {
     NotFound(Resource),
     #[error("no valid token")]
     Denied,
+    #[error("this token is for {has} and does not permit that")]
+    Forbidden { has: Scopes },
+    #[error(transparent)]
+    Scope(#[from] UnknownScope),
     #[error("name {0} is already taken")]
     NameTaken(AppName),
     #[error(transparent)]

@@ -3,6 +3,7 @@
 
 use super::{Control, ControlError, Resource};
 use crate::domain::actor::Actor;
+use crate::domain::scope::Scopes;
 use crate::store::accounts::Account;
 use crate::store::tokens::TokenRow;
 use crate::store::{self, StoreError};
@@ -30,24 +31,28 @@ impl Peer {
 /// A token's text shows whose it is when it turns up somewhere it should not be.
 const PREFIX: &str = "hokku_";
 
-/// Who makes a request with this `Authorization` header: `Bearer TOKEN`, or `Basic` with the token as the password.
+/// Who makes a request, and what for he may, with this `Authorization` header: `Bearer TOKEN`, or `Basic` with the token as the password.
 /// Root on the Unix socket needs none.
 ///
 /// # Errors
 /// [`ControlError::Denied`] when there is no token or it is not valid.
-pub async fn authenticate(control: &Control, peer: Peer, authorization: Option<&str>) -> Result<Actor, ControlError> {
+pub async fn authenticate(
+    control: &Control,
+    peer: Peer,
+    authorization: Option<&str>,
+) -> Result<(Actor, Scopes), ControlError> {
     let token = authorization.and_then(token_in);
-    let actor: Result<Option<Actor>, StoreError> = match token {
+    let found: Result<Option<(Actor, Scopes)>, StoreError> = match token {
         Some(token) => {
             let digest = digest(&token);
             control.store.read(move |tx| store::tokens::actor_of(tx, &digest, Timestamp::now())).await
         }
         None if authorization.is_none() && peer.is_root() => {
-            control.store.read(|tx| Ok(Some(store::accounts::admin(tx)?.actor()))).await
+            control.store.read(|tx| Ok(Some((store::accounts::admin(tx)?.actor(), Scopes::default())))).await
         }
         None => Ok(None),
     };
-    actor?.ok_or(ControlError::Denied)
+    found?.ok_or(ControlError::Denied)
 }
 
 fn token_in(authorization: &str) -> Option<String> {
@@ -71,6 +76,30 @@ pub fn equal(one: &str, other: &str) -> bool {
     digest(one) == digest(other)
 }
 
+fn new_text() -> Result<String, ControlError> {
+    let mut random = [0; 24];
+    getrandom::fill(&mut random).map_err(StoreError::Random)?;
+    Ok(format!("{PREFIX}{}", hex::encode(random)))
+}
+
+/// Another text for a token, shown this once; the old one is good for nothing from now on.
+///
+/// # Errors
+/// When there are no random numbers or the store refuses.
+pub async fn renew(control: &Control, row: &TokenRow) -> Result<String, ControlError> {
+    let (token, id) = (new_text()?, row.id);
+    let digest = digest(&token);
+    control.store.write(move |tx| Ok::<_, ControlError>(store::tokens::renew(tx, id, &digest)?)).await?;
+    Ok(token)
+}
+
+/// # Errors
+/// When the store refuses.
+pub async fn describe(control: &Control, row: &TokenRow, description: &str) -> Result<(), ControlError> {
+    let (id, description) = (row.id, description.to_owned());
+    control.store.write(move |tx| Ok::<_, ControlError>(store::tokens::describe(tx, id, &description)?)).await
+}
+
 /// Makes a token; its text is shown this once.
 ///
 /// # Errors
@@ -79,11 +108,10 @@ pub async fn create(
     control: &Control,
     actor: &Actor,
     description: &str,
+    scopes: Scopes,
     lifetime: Option<SignedDuration>,
 ) -> Result<(TokenRow, String), ControlError> {
-    let mut random = [0; 24];
-    getrandom::fill(&mut random).map_err(StoreError::Random)?;
-    let token = format!("{PREFIX}{}", hex::encode(random));
+    let token = new_text()?;
     let (digest, account, description) = (digest(&token), actor.id, description.to_owned());
     let expires_at = match lifetime {
         Some(lifetime) => Some(
@@ -95,7 +123,9 @@ pub async fn create(
     };
     let row = control
         .store
-        .write(move |tx| Ok::<_, ControlError>(store::tokens::insert(tx, account, &digest, &description, expires_at)?))
+        .write(move |tx| {
+            Ok::<_, ControlError>(store::tokens::insert(tx, account, &digest, &description, &scopes, expires_at)?)
+        })
         .await?;
     Ok((row, token))
 }
@@ -105,6 +135,17 @@ pub async fn create(
 pub async fn list(control: &Control, actor: &Actor) -> Result<Vec<TokenRow>, ControlError> {
     let account = actor.id;
     control.store.read(move |tx| Ok(store::tokens::list(tx, account, Timestamp::now())?)).await
+}
+
+/// The token that a request came with, by id and text.
+///
+/// # Errors
+/// When the store can't be read.
+pub async fn shown(control: &Control, authorization: Option<&str>) -> Result<Option<(Uuid, String)>, ControlError> {
+    let Some(token) = authorization.and_then(token_in) else { return Ok(None) };
+    let digest = digest(&token);
+    let row = control.store.read(move |tx| Ok::<_, ControlError>(store::tokens::by_digest(tx, &digest)?)).await?;
+    Ok(row.map(|row| (row.id, token)))
 }
 
 /// By UUID, or `~` for the one that the request came with.

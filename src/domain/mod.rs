@@ -21,6 +21,7 @@ pub mod plan;
 pub mod procfile;
 pub mod release;
 pub mod route;
+pub mod scope;
 pub mod slug;
 pub mod stack;
 

@@ -79,6 +79,11 @@ pub(super) async fn run(git: &Git, actor: &Actor, app: &App, request: Request) -
     Ok(response)
 }
 
+/// Whether it is part of a push.
+pub(super) fn is_push(request: &Request) -> bool {
+    service(request) == Some("git-receive-pack")
+}
+
 /// Which of git's two services is asked for; `None` for the dumb protocol.
 fn service(request: &Request) -> Option<&'static str> {
     const SERVICES: [&str; 2] = ["git-receive-pack", "git-upload-pack"];

@@ -25,6 +25,7 @@ use crate::control::tokens::{self, Peer};
 use crate::control::{Control, ControlError, apps};
 use crate::domain::actor::Actor;
 use crate::domain::app::App;
+use crate::domain::scope::Scope;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -75,7 +76,8 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
     // The request itself can't be held over an await: its body is not to be shared between threads.
     let peer = request.extensions().get().copied().unwrap_or(Peer::Network);
     let token = authorization(request.headers()).map(str::to_owned);
-    match who_and_what(&git, &repository, peer, token.as_deref()).await {
+    let needed = if cgi::is_push(&request) { Scope::Write } else { Scope::Read };
+    match who_and_what(&git, &repository, peer, token.as_deref(), needed).await {
         Ok((actor, app)) => match cgi::run(&git, &actor, &app, request).await {
             Ok(response) => response,
             Err(error) => {
@@ -87,12 +89,22 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
     }
 }
 
-async fn who_and_what(git: &Git, repository: &str, peer: Peer, token: Option<&str>) -> Result<(Actor, App), Response> {
+async fn who_and_what(
+    git: &Git,
+    repository: &str,
+    peer: Peer,
+    token: Option<&str>,
+    needed: Scope,
+) -> Result<(Actor, App), Response> {
     let actor = tokens::authenticate(&git.control, peer, token).await;
-    let actor = actor.map_err(|error| match error {
+    let (actor, scopes) = actor.map_err(|error| match error {
         ControlError::Denied => unauthorized(),
         error => unavailable(&error),
     })?;
+    if !scopes.permit(needed) {
+        let text = format!("This token is for {scopes} and does not permit that.");
+        return Err(plain(StatusCode::FORBIDDEN, &text));
+    }
     let name = repository.strip_suffix(".git").unwrap_or(repository);
     let app = apps::find(&git.control, name).await.map_err(|error| match error {
         ControlError::NotFound(_) => plain(StatusCode::NOT_FOUND, "Couldn't find that app."),

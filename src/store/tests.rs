@@ -11,6 +11,7 @@ use crate::domain::egress::Egress;
 use crate::domain::formation::{Formation, Scale};
 use crate::domain::procfile::ProcessType;
 use crate::domain::release::{Change, History, Release, ReleaseId, ReleaseStatus};
+use crate::domain::scope::Scopes;
 use crate::domain::slug::{Digest, Slug, SlugId};
 use crate::domain::stack::{Language, StackName};
 use jiff::Timestamp;
@@ -290,9 +291,10 @@ fn tokens_work_until_they_expire_or_are_deleted() {
         assert_eq!(accounts::get(tx, admin.id)?, Some(admin.clone()));
         let now = Timestamp::now();
         let later = now + jiff::SignedDuration::from_secs(60);
-        let lasting = tokens::insert(tx, admin.id, &[1; 32], "laptop", None)?;
-        let brief = tokens::insert(tx, admin.id, &[2; 32], "login", Some(later))?;
-        assert_eq!(tokens::actor_of(tx, &[2; 32], now)?, Some(admin.actor()));
+        let read: Scopes = "read".parse().unwrap();
+        let lasting = tokens::insert(tx, admin.id, &[1; 32], "laptop", &Scopes::default(), None)?;
+        let brief = tokens::insert(tx, admin.id, &[2; 32], "login", &read, Some(later))?;
+        assert_eq!(tokens::actor_of(tx, &[2; 32], now)?, Some((admin.actor(), read)));
         assert_eq!(tokens::actor_of(tx, &[2; 32], later)?, None);
         assert_eq!(tokens::actor_of(tx, &[3; 32], now)?, None);
         assert_eq!(tokens::list(tx, admin.id, now)?, [lasting.clone(), brief.clone()]);
@@ -358,7 +360,7 @@ fn each_thing_that_can_be_wrong_with_the_files_is_one_clear_sentence() {
     let connection = rusqlite::Connection::open(newer.path().join(FILE)).unwrap();
     connection.pragma_update(None, "user_version", 999).unwrap();
     drop(connection);
-    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 6): use that version");
+    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 7): use that version");
 
     let not_sqlite = made();
     fs::write(not_sqlite.path().join(FILE), "this is a letter to my aunt\n".repeat(1000)).unwrap();

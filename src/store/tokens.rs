@@ -4,6 +4,7 @@
 use super::column::{nanos, parsed, text, time, time_or_null};
 use super::{StoreError, Tx};
 use crate::domain::actor::{AccountId, Actor};
+use crate::domain::scope::Scopes;
 use jiff::Timestamp;
 use rusqlite::Row;
 use uuid::Uuid;
@@ -13,7 +14,9 @@ pub struct TokenRow {
     pub id: Uuid,
     pub account: AccountId,
     pub description: String,
+    pub scopes: Scopes,
     pub created_at: Timestamp,
+    pub updated_at: Timestamp,
     pub expires_at: Option<Timestamp>,
 }
 
@@ -22,36 +25,42 @@ pub fn insert(
     account: AccountId,
     sha256: &[u8; 32],
     description: &str,
+    scopes: &Scopes,
     expires_at: Option<Timestamp>,
 ) -> Result<TokenRow, StoreError> {
+    let now = Timestamp::now();
     let token = TokenRow {
         id: Uuid::new_v4(),
         account,
         description: description.to_owned(),
-        created_at: Timestamp::now(),
+        scopes: scopes.clone(),
+        created_at: now,
+        updated_at: now,
         expires_at,
     };
     tx.execute(
-        "INSERT INTO tokens (id, account_id, sha256, description, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO tokens (id, account_id, sha256, description, scopes, created_at, updated_at, expires_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)",
         (
             text(token.id),
             text(account),
             sha256.as_slice(),
             description,
-            nanos(token.created_at),
+            text(scopes),
+            nanos(now),
             expires_at.map(nanos),
         ),
     )?;
     Ok(token)
 }
 
-/// Whose token it is; `None` when there is none of that digest or it has expired.
-pub fn actor_of(tx: &Tx<'_>, sha256: &[u8; 32], now: Timestamp) -> Result<Option<Actor>, StoreError> {
+/// Whose token it is and what it is good for; `None` when there is none of that digest or it has expired.
+pub fn actor_of(tx: &Tx<'_>, sha256: &[u8; 32], now: Timestamp) -> Result<Option<(Actor, Scopes)>, StoreError> {
     tx.one(
-        "SELECT accounts.id, accounts.email FROM tokens JOIN accounts ON accounts.id = tokens.account_id
+        "SELECT accounts.id, accounts.email, tokens.scopes FROM tokens JOIN accounts ON accounts.id = tokens.account_id
          WHERE sha256 = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
         (sha256.as_slice(), nanos(now)),
-        |row| Ok(Actor { id: parsed(row, "id")?, email: row.get("email")? }),
+        |row| Ok((Actor { id: parsed(row, "id")?, email: row.get("email")? }, parsed(row, "scopes")?)),
     )
 }
 
@@ -73,17 +82,33 @@ pub fn by_digest(tx: &Tx<'_>, sha256: &[u8; 32]) -> Result<Option<TokenRow>, Sto
     tx.one("SELECT * FROM tokens WHERE sha256 = ?1", [sha256.as_slice()], token)
 }
 
+/// Another text instead of the old one, whose digest this is.
+pub fn renew(tx: &Tx<'_>, id: Uuid, sha256: &[u8; 32]) -> Result<(), StoreError> {
+    let now = nanos(Timestamp::now());
+    tx.execute("UPDATE tokens SET sha256 = ?2, updated_at = ?3 WHERE id = ?1", (text(id), sha256.as_slice(), now))?;
+    Ok(())
+}
+
+pub fn describe(tx: &Tx<'_>, id: Uuid, description: &str) -> Result<(), StoreError> {
+    let now = nanos(Timestamp::now());
+    tx.execute("UPDATE tokens SET description = ?2, updated_at = ?3 WHERE id = ?1", (text(id), description, now))?;
+    Ok(())
+}
+
 /// Whether there was one.
 pub fn delete(tx: &Tx<'_>, account: AccountId, id: Uuid) -> Result<bool, StoreError> {
     Ok(tx.execute("DELETE FROM tokens WHERE id = ?1 AND account_id = ?2", (text(id), text(account)))? > 0)
 }
 
 fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
+    let created_at = time(row, "created_at")?;
     Ok(TokenRow {
         id: parsed(row, "id")?,
         account: parsed(row, "account_id")?,
         description: row.get("description")?,
-        created_at: time(row, "created_at")?,
+        scopes: parsed(row, "scopes")?,
+        created_at,
+        updated_at: time_or_null(row, "updated_at")?.unwrap_or(created_at),
         expires_at: time_or_null(row, "expires_at")?,
     })
 }

@@ -6,7 +6,7 @@ use crate::server::{Server, altered};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 
 #[tokio::test]
 async fn tokens_are_made_used_and_taken_back() {
@@ -33,7 +33,65 @@ async fn tokens_are_made_used_and_taken_back() {
     server.ask("DELETE", &format!("/oauth/authorizations/{id}"), "").await;
     server.ask("DELETE", "/oauth/sessions/~", "").await;
     server.ask("POST", "/oauth/authorizations", r#"{"expires_in":-1}"#).await;
+    server.ask("POST", "/oauth/authorizations", r#"{"expires_in":"soon"}"#).await;
+    let typed = server.quietly("POST", "/oauth/authorizations", r#"{"expires_in":"3600"}"#).await;
+    assert!((3590..=3600).contains(&typed["access_token"]["expires_in"].as_u64().unwrap()));
     assert_said!(server.transcript());
+}
+
+#[tokio::test]
+async fn a_token_is_good_for_its_scope() {
+    let mut server = Server::with_code().await;
+    for (scope, can) in [
+        ("identity", [200, 403, 403, 403, 403, 403]),
+        ("read", [200, 200, 403, 403, 403, 403]),
+        ("read-protected", [200, 200, 200, 403, 403, 403]),
+        ("write", [200, 200, 403, 202, 403, 403]),
+        ("write-protected", [200, 200, 200, 202, 201, 403]),
+        ("global", [200, 200, 200, 202, 201, 200]),
+    ] {
+        let made = server.quietly("POST", "/oauth/authorizations", &format!(r#"{{"scope":["{scope}"]}}"#)).await;
+        let bearer = format!("Bearer {}", made["access_token"]["token"].as_str().unwrap());
+        let mut found = Vec::new();
+        for (method, path, body) in [
+            ("GET", "/account", ""),
+            ("GET", "/apps/shop", ""),
+            ("GET", "/apps/shop/config-vars", ""),
+            ("DELETE", "/apps/shop/dynos", ""),
+            ("POST", "/apps/shop/dynos", r#"{"command":"env"}"#),
+            ("GET", "/oauth/authorizations", ""),
+        ] {
+            let request =
+                Server::request(method, path).header("authorization", &bearer).body(Full::<Bytes>::from(body));
+            found.push(server.send_tcp(request.unwrap()).await.status().as_u16());
+        }
+        assert_eq!(found, can, "{scope}");
+    }
+    let all = server.quietly("POST", "/oauth/authorizations", r#"{"description":"all"}"#).await;
+    let bearer = format!("Bearer {}", all["access_token"]["token"].as_str().unwrap());
+    let request = Server::request("GET", "/oauth/authorizations").header("authorization", &bearer);
+    let response = server.send_tcp(request.body(Full::<Bytes>::default()).unwrap()).await;
+    let listed = response.into_body().collect().await.unwrap().to_bytes();
+    let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+    let shown = listed.as_array().unwrap().iter().filter(|row| !row["access_token"]["token"].is_null());
+    let shown: Vec<_> = shown.map(|row| (&row["id"], &row["access_token"]["token"])).collect();
+    assert_eq!(shown, [(&all["id"], &all["access_token"]["token"])], "only what the client has shown itself");
+
+    let made = server.quietly("POST", "/oauth/authorizations", r#"{"description":"ci","scope":["read"]}"#).await;
+    let path = format!("/oauth/authorizations/{}", made["id"].as_str().unwrap());
+    let old = format!("Bearer {}", made["access_token"]["token"].as_str().unwrap());
+    server.ask_tcp("GET", "/apps/shop/config-vars", &[("authorization", &old)]).await;
+    server.ask("PATCH", &path, r#"{"description":"status page"}"#).await;
+    let renewed = server.ask("POST", &format!("{path}/actions/regenerate-tokens"), "").await;
+    let new = format!("Bearer {}", renewed["access_token"]["token"].as_str().unwrap());
+    assert_eq!(status(&server, "GET", "/apps", Some(&old)).await, 401);
+    assert_eq!(status(&server, "GET", "/apps", Some(&new)).await, 200);
+    assert_eq!(status(&server, "POST", "/apps", Some(&new)).await, 403);
+    server.ask("POST", "/oauth/authorizations", r#"{"scope":["everything"]}"#).await;
+    server.ask("GET", "/oauth/clients", "").await;
+    server.ask("GET", "/oauth/sessions", "").await;
+    let transcript = server.transcript().replace(&old, "Bearer [token]");
+    assert_said!(transcript);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking and may say what it saw"
 )]
 
+mod access;
 mod apps;
 mod domains;
 mod drains;
