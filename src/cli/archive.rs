@@ -49,6 +49,10 @@ pub(super) enum Ignoring {
     Nothing,
 }
 
+/// The directory that everything in an archive is below. The server takes one away where it is the only thing there, as
+/// archives of other tools have it, and so would take away the only directory of the app.
+const TOP: &str = "source";
+
 type Pieces = mpsc::Sender<io::Result<Bytes>>;
 
 /// Where an archive comes from, looked at before anything is sent.
@@ -118,7 +122,7 @@ fn pack(dir: &Path, ignoring: Ignoring, sender: &mut Sender) -> Result<(), Archi
     for entry in walk(dir, ignoring) {
         let entry = entry.map_err(ArchiveError::Walk)?;
         match entry.path().strip_prefix(dir) {
-            Ok(name) if !name.as_os_str().is_empty() => append(&mut tar, &entry, name)?,
+            Ok(name) if !name.as_os_str().is_empty() => append(&mut tar, &entry, &Path::new(TOP).join(name))?,
             _ => {}
         }
     }
@@ -221,7 +225,7 @@ mod tests {
         let mut tar = tar::Archive::new(zstd::Decoder::new(archive).unwrap());
         let entry = |entry: io::Result<tar::Entry<'_, _>>| {
             let mut entry = entry.unwrap();
-            let name = entry.path().unwrap().display().to_string();
+            let name = entry.path().unwrap().strip_prefix(TOP).unwrap().display().to_string();
             let mode = entry.header().mode().unwrap();
             let link = entry.link_name().unwrap().map(|link| format!("-> {}", link.display()));
             let mut text = String::new();

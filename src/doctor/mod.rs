@@ -16,9 +16,6 @@ use serde::Serialize;
 use std::error::Error;
 use std::path::Path;
 
-/// Where a server keeps its state unless told otherwise.
-const DEFAULT_ROOT: &str = "/var/lib/hokku";
-
 /// One thing looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
@@ -58,11 +55,10 @@ impl Check {
     }
 }
 
-/// Looks at everything, for a server whose state is in `root` (by default `/var/lib/hokku`), and launches a dyno by
+/// Looks at everything, for a server whose state is or will be in `root`, and launches a dyno by
 /// `program`, the hokku binary. Takes a few seconds at most. Without root privileges, what needs them is left out and a
 /// warning says so.
-pub fn examine(root: Option<&Path>, program: &Path) -> Vec<Check> {
-    let root = root.unwrap_or(Path::new(DEFAULT_ROOT));
+pub fn examine(root: &Path, program: &Path) -> Vec<Check> {
     let privileges = machine::privileges();
     let is_root = privileges.status == Status::Ok;
     let mut checks = vec![privileges, kernel::version(), kernel::seccomp()];

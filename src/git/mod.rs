@@ -21,6 +21,7 @@ pub mod hook;
 mod lfs;
 mod pushes;
 
+use crate::build::room;
 use crate::control::tokens::{self, Peer};
 use crate::control::{Control, ControlError, apps};
 use crate::domain::actor::Actor;
@@ -40,6 +41,9 @@ use tokio::sync::Semaphore;
 
 /// Git processes at a time; more requests wait.
 const AT_ONCE: usize = 8;
+
+/// Below so many free bytes a push is refused before it is sent: of what git could not write then, it says no reason.
+const ROOM: u64 = 8 << 20;
 
 #[derive(Clone, Debug)]
 struct Git {
@@ -78,6 +82,10 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
     let token = authorization(request.headers()).map(str::to_owned);
     let needed = if cgi::is_push(&request) { Scope::Write } else { Scope::Read };
     match who_and_what(&git, &repository, peer, token.as_deref(), needed).await {
+        Ok(_) if needed == Scope::Write && !has_room(&git) => {
+            let text = "The disk of the server is full: nothing was pushed. Make room there and push again.";
+            plain(StatusCode::INSUFFICIENT_STORAGE, text)
+        }
         Ok((actor, app)) => match cgi::run(&git, &actor, &app, request).await {
             Ok(response) => response,
             Err(error) => {
@@ -87,6 +95,11 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
         },
         Err(refused) => refused,
     }
+}
+
+/// A disk that can't be asked is not a reason to refuse.
+fn has_room(git: &Git) -> bool {
+    room::free_disk(&git.control.place.instance.root).map_or(true, |free| free >= ROOM)
 }
 
 async fn who_and_what(

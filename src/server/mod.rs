@@ -209,6 +209,13 @@ pub fn down(root: &Path, name: Option<&InstanceName>, purge: bool) -> anyhow::Re
 }
 
 fn registered(root: &Path, name: Option<&InstanceName>) -> anyhow::Result<Option<Instance>> {
+    if !root.exists() {
+        let left = |instance: &Instance| Some(&instance.name) == name && !instance.root.exists();
+        let Some(instance) = instances::list()?.into_iter().find(left) else {
+            bail!("there is no directory {}; say by --root which instance is to end", root.display());
+        };
+        return Ok(Some(instance));
+    }
     let found = instances::find(root)?;
     if let (Some(instance), Some(name)) = (&found, name)
         && instance.name != *name

@@ -3,7 +3,7 @@
 
 use rusqlite::ErrorCode;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -55,9 +55,16 @@ impl StoreError {
                 Self::Damaged { path, detail: error.to_string() }
             }
             Some(ErrorCode::DiskFull) => Self::Full { path },
+            // Of its journal and shared memory SQLite says only that they could not be made or written.
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_full(&path) => Self::Full { path },
             _ => Self::Sqlite(error),
         }
     }
+}
+
+/// Whether there is no room for a page of a file at `path`.
+fn is_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 64 << 10)
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -63,6 +63,31 @@ fn left(hokku: &Hokku) -> Vec<String> {
 }
 
 #[test]
+fn a_server_on_a_full_disk_says_what_is_wrong() {
+    on_a_disk_of(64 << 20, |hokku| {
+        let root = hokku.root().join("other");
+        fs::create_dir(&root).unwrap();
+        let blocks =
+            Command::new("dd").args(["if=/dev/zero", "bs=4k", "status=none"]).arg(out(hokku)).output().unwrap();
+        assert!(!blocks.status.success(), "the disk is full");
+        let output = Command::new(env!("CARGO_BIN_EXE_hokku"))
+            .args(["server", "--name", &format!("full-{}", std::process::id())])
+            .args(["--api", "127.0.0.1:0", "--router", "127.0.0.1:0", "--root"])
+            .arg(&root)
+            .output()
+            .unwrap();
+        let message = crate::hokku::text(&output.stderr);
+        assert!(!output.status.success(), "it started");
+        assert!(message.contains("No space left on device") || message.contains("is full"), "{message}");
+        make_room(hokku);
+    });
+}
+
+fn out(hokku: &Hokku) -> String {
+    format!("of={}", hokku.root().join("filler").display())
+}
+
+#[test]
 fn a_build_that_fills_the_disk_is_stopped_in_plain_words_and_the_old_release_serves_on() {
     on_a_disk_of(1200 << 20, |hokku| {
         let repository = hokku.app("full", "echo");
@@ -99,7 +124,7 @@ fn a_build_that_fills_the_disk_is_stopped_in_plain_words_and_the_old_release_ser
         // Nor for the source, nor for anything else.
         fill(hokku, 0);
         let output = hokku.push(&repository).expect_rejection();
-        assert!(output.contains("No space left on device"), "git says it by itself: {output}");
+        assert!(output.contains("remote: The disk of the server is full: nothing was pushed."), "{output}");
         serves();
         assert_eq!(left(hokku), before);
         make_room(hokku);

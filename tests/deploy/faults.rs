@@ -170,6 +170,16 @@ fn a_second_server_on_the_same_root_is_refused() {
     assert!(message.contains("already") || message.contains("in use"), "{message}");
 }
 
+#[test]
+fn an_instance_that_is_nowhere_is_not_ended() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("typo");
+    let output = Command::new(env!("CARGO_BIN_EXE_hokku")).args(["down", "--root"]).arg(&root).output().unwrap();
+    let message = crate::hokku::text(&output.stderr);
+    let why = format!("there is no directory {}", root.display());
+    assert!(!output.status.success() && message.contains(&why), "{message}");
+}
+
 /// Makes directories one in the other in each `PLACE=DEPTH` of its arguments.
 const DIG: &str = r#"for (@ARGV) { my ($place, $depth) = split /=/; chdir $place or die "$place: $!"; for my $at (1..$depth) { mkdir "d" and chdir "d" or die "$place at $at: $!" } }"#;
 

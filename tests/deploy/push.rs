@@ -97,6 +97,18 @@ fn a_directory_and_a_tarball_deploy_without_git() {
     let output = hokku.command(&["deploy", "-", "-a", "tarred"]).stdin(tarball).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(hokku.json(&["releases", "--json", "-a", "tarred"])[0]["version"], 4);
+
+    // An app with one directory keeps it.
+    for file in ["source.tgz", "Procfile"] {
+        std::fs::remove_file(repository.path().join(file)).unwrap();
+    }
+    std::fs::rename(repository.path().join("server.js"), repository.path().join("bin/server.js")).unwrap();
+    repository.write("bin/release", "#!/bin/sh\necho 'default_process_types: {web: node bin/server.js}'\n");
+    std::fs::remove_dir_all(repository.path().join(".git")).unwrap();
+    assert_eq!(std::fs::read_dir(directory).unwrap().count(), 1);
+    hokku.ok(&["deploy", directory, "-a", "tarred"]);
+    assert_eq!(hokku.get("tarred", "/").status, 200);
+    assert_eq!(hokku.json(&["releases", "--json", "-a", "tarred"])[0]["version"], 5);
 }
 
 #[test]

@@ -13,7 +13,7 @@ const HOKKU: &str = env!("CARGO_BIN_EXE_hokku");
 #[test]
 fn this_machine_can_run_dynos_and_every_complaint_comes_with_advice() {
     let root = tempfile::tempdir().unwrap();
-    let checks = examine(Some(root.path()), Path::new(HOKKU));
+    let checks = examine(root.path(), Path::new(HOKKU));
     let missing: Vec<&Check> = checks.iter().filter(|check| check.status == Status::Missing).collect();
     assert!(missing.is_empty(), "{missing:#?}");
     for check in &checks {
