@@ -319,7 +319,7 @@ fn deploying_a_directory() {
         .map(|entry| entry.unwrap().path().unwrap().display().to_string())
         .collect();
     names.sort();
-    assert_eq!(names, [".gitignore", "index.html"]);
+    assert_eq!(names, ["source/.gitignore", "source/index.html"]);
 
     session.run("printf 'an archive' | hokku deploy - -a my-app");
     assert_eq!(session.api.uploads(), ["an archive"]);
