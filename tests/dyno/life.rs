@@ -247,10 +247,11 @@ async fn what_is_written_to_the_disk_is_not_held_in_memory_and_gone_with_the_dyn
         not_shown("there is no way to keep writable layers on the disk");
         return;
     }
-    let script = "for n in 1 2 3 4; do head -c 40000000 /dev/zero > /tmp/$n && rm -f /app/last && cp /tmp/$n /app/last; \
+    // Well above the dyno's memory, and not more: where the disk is slow, writing waits for it.
+    let script = "for n in 1 2 3 4; do head -c 16000000 /dev/zero > /tmp/$n && rm -f /app/last && cp /tmp/$n /app/last; \
                   done; ls /tmp | wc -l; df --output=size /app | tail -1; exec sleep 1000";
     let mut body = stage.body(&["sh", "-c", script]);
-    (body.limits.memory_quota, body.limits.memory_max, body.limits.disk) = (40 << 20, 80 << 20, 256 << 20);
+    (body.limits.memory_quota, body.limits.memory_max, body.limits.disk) = (32 << 20, 48 << 20, 256 << 20);
     let id = stage.launch(body, Ready::Started, Io::Log);
     eventually("it has looked", || stage.log().len() == 2).await;
     let said = stage.log();
