@@ -11,7 +11,7 @@ use crate::domain::stack::StackName;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ pub(super) fn routes() -> Router<Control> {
     Router::new()
         .route("/apps", get(list).post(create))
         .route("/users/{user}/apps", get(list_of_user))
+        .route("/filters/apps", post(filter))
         .route("/apps/{app}", get(info).patch(update).delete(destroy))
 }
 
@@ -44,6 +45,18 @@ struct Create {
     name: Option<String>,
     stack: Option<Name>,
     region: Option<Name>,
+}
+
+/// Those with one of the ids.
+#[derive(Debug, Deserialize)]
+struct Filter {
+    #[serde(rename = "in")]
+    among: Option<Among>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Among {
+    id: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,6 +94,19 @@ async fn list_of_user(
 ) -> ApiResult<Response> {
     account::check_user(&actor, path.get("user"))?;
     list(state, base, headers).await
+}
+
+async fn filter(
+    State(control): State<Control>,
+    base: Base,
+    headers: HeaderMap,
+    Input(body): Input<Filter>,
+) -> ApiResult<Response> {
+    let ids = body.among.and_then(|among| among.id);
+    let is_wanted = |view: &&AppView| ids.as_ref().is_none_or(|ids| ids.contains(&view.app.id.to_string()));
+    let views = apps::list(&control).await?;
+    let rows = views.iter().filter(is_wanted).map(|view| serialize(&control, &base, view)).collect();
+    paging::page(&headers, rows, &["name", "id"])
 }
 
 async fn info(State(control): State<Control>, at: At, base: Base) -> ApiResult<Json<Value>> {

@@ -96,6 +96,7 @@ impl From<ControlError> for ApiError {
             | ControlError::Scope(_)
             | ControlError::Drain(_)
             | ControlError::Hostname(_)
+            | ControlError::Pipeline(_)
             | ControlError::Destination(_)
             | ControlError::Checksum { .. }
             | ControlError::Run(_)

@@ -27,6 +27,7 @@ mod listener;
 mod log_drains;
 mod logs;
 mod paging;
+mod pipelines;
 mod platform;
 mod releases;
 mod rendezvous;
@@ -57,6 +58,7 @@ fn routes(control: Control) -> Router {
         .merge(formation::routes())
         .merge(log_drains::routes())
         .merge(logs::routes())
+        .merge(pipelines::routes())
         .merge(platform::routes())
         .merge(releases::routes())
         .merge(runtimes::routes())

@@ -19,7 +19,6 @@ pub(super) fn routes() -> Router<Control> {
         .route("/regions/{region}", get(region))
         .route("/account/features/{feature}", get(no_feature))
         .route("/apps/{app}/features/{feature}", get(no_app_feature))
-        .route("/apps/{app}/pipeline-couplings", get(no_pipeline))
         .route("/apps/{app}/collaborators", get(collaborators));
     for path in
         ["/account/features", "/addons", "/addon-attachments", "/teams", "/spaces", "/oauth/clients", "/oauth/sessions"]
@@ -89,10 +88,6 @@ async fn no_feature() -> ApiError {
 
 async fn no_app_feature(_: At) -> ApiError {
     ApiError::not_found(Resource::Feature)
-}
-
-async fn no_pipeline(_: At) -> ApiError {
-    ApiError::not_found(Resource::PipelineCoupling)
 }
 
 async fn collaborators(at: At, headers: HeaderMap) -> ApiResult<Response> {

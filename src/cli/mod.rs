@@ -23,6 +23,7 @@ mod host;
 mod logs;
 mod maintenance;
 mod output;
+mod pipelines;
 mod ps;
 mod releases;
 mod remotes;
@@ -142,6 +143,23 @@ enum Command {
     #[command(name = "runtime:remove")]
     RuntimeRemove(runtime::Remove),
 
+    Pipelines(pipelines::List),
+    #[command(name = "pipelines:create")]
+    PipelinesCreate(pipelines::Create),
+    #[command(name = "pipelines:add")]
+    PipelinesAdd(pipelines::Add),
+    #[command(name = "pipelines:remove")]
+    PipelinesRemove(pipelines::Remove),
+    #[command(name = "pipelines:update")]
+    PipelinesUpdate(pipelines::Update),
+    #[command(name = "pipelines:info")]
+    PipelinesInfo(pipelines::Info),
+    #[command(name = "pipelines:rename")]
+    PipelinesRename(pipelines::Rename),
+    #[command(name = "pipelines:destroy")]
+    PipelinesDestroy(pipelines::Destroy),
+    #[command(name = "pipelines:promote")]
+    PipelinesPromote(pipelines::Promote),
     Domains(domains::List),
     #[command(name = "domains:add")]
     DomainsAdd(domains::Add),
@@ -342,6 +360,15 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::RuntimeList(args) => runtime::list(ctx, args).await,
         Command::RuntimeImport(args) => runtime::import(ctx, args).await,
         Command::RuntimeRemove(args) => runtime::remove(ctx, args).await,
+        Command::Pipelines(args) => pipelines::list(ctx, &args).await,
+        Command::PipelinesCreate(args) => pipelines::create(ctx, args).await,
+        Command::PipelinesAdd(args) => pipelines::add(ctx, args).await,
+        Command::PipelinesRemove(args) => pipelines::remove(ctx, args).await,
+        Command::PipelinesUpdate(args) => pipelines::update(ctx, args).await,
+        Command::PipelinesInfo(args) => pipelines::info(ctx, args).await,
+        Command::PipelinesRename(args) => pipelines::rename(ctx, args).await,
+        Command::PipelinesDestroy(args) => pipelines::destroy(ctx, args).await,
+        Command::PipelinesPromote(args) => pipelines::promote(ctx, args).await,
         Command::Domains(args) => domains::list(ctx, args).await,
         Command::DomainsAdd(args) => domains::add(ctx, args).await,
         Command::DomainsRemove(args) => domains::remove(ctx, args).await,

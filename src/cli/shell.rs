@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The commands by topic, in the order a beginner meets them. A test sees to it that each is here once.
-pub(super) const TOPICS: [(&str, &[&str]); 17] = [
+pub(super) const TOPICS: [(&str, &[&str]); 18] = [
     ("Server", &["server", "down", "doctor"]),
     ("Apps", &["apps", "apps:create", "apps:info", "apps:rename", "apps:destroy"]),
     ("Git and deploying", &["git:remote", "git:credentials", "deploy", "rebuild"]),
@@ -21,6 +21,20 @@ pub(super) const TOPICS: [(&str, &[&str]); 17] = [
     ("Buildpacks", &["buildpacks", "buildpacks:set", "buildpacks:add", "buildpacks:remove", "buildpacks:clear"]),
     ("Stacks", &["stack", "stack:set", "stack:build", "stack:update", "stack:export", "stack:import"]),
     ("Runtimes", &["runtime:list", "runtime:import", "runtime:remove"]),
+    (
+        "Pipelines",
+        &[
+            "pipelines",
+            "pipelines:create",
+            "pipelines:info",
+            "pipelines:promote",
+            "pipelines:add",
+            "pipelines:update",
+            "pipelines:remove",
+            "pipelines:rename",
+            "pipelines:destroy",
+        ],
+    ),
     ("Domains", &["domains", "domains:add", "domains:remove", "domains:clear"]),
     ("Network", &["egress", "egress:set"]),
     ("Maintenance", &["maintenance", "maintenance:on", "maintenance:off"]),

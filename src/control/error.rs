@@ -6,6 +6,7 @@ use crate::domain::drain::DrainUrlError;
 use crate::domain::egress::EgressError;
 use crate::domain::formation::FormationError;
 use crate::domain::hostname::HostnameError;
+use crate::domain::pipeline::PipelineError;
 use crate::domain::procfile::ProcessTypeError;
 use crate::domain::release::ReleaseError;
 use crate::domain::scope::{Scopes, UnknownScope};
@@ -28,7 +29,9 @@ pub enum Resource {
     LogDrain,
     LogSession,
     Output,
+    Pipeline,
     PipelineCoupling,
+    PipelinePromotion,
     ProcessType,
     Region,
     Release,
@@ -54,6 +57,8 @@ impl fmt::Display for Resource {
             Self::LogDrain => "log drain",
             Self::LogSession => "log session",
             Self::Output => "output",
+            Self::Pipeline => "pipeline",
+            Self::PipelinePromotion => "pipeline promotion",
             Self::PipelineCoupling => "pipeline coupling",
             Self::ProcessType => "process type",
             Self::Region => "region",
@@ -93,6 +98,8 @@ pub enum ControlError {
     Drain(#[from] DrainUrlError),
     #[error(transparent)]
     Hostname(#[from] HostnameError),
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
     #[error(transparent)]
     Destination(#[from] EgressError),
     /// What a client sent that no other variant describes, as a sentence.

@@ -15,6 +15,7 @@ pub mod egress;
 mod error;
 pub mod formation;
 pub mod logs;
+pub mod pipelines;
 pub mod releases;
 pub mod repositories;
 pub mod runtimes;

@@ -17,6 +17,7 @@ pub mod hostname;
 pub mod instance;
 pub mod limits;
 pub mod log;
+pub mod pipeline;
 pub mod plan;
 pub mod procfile;
 pub mod release;

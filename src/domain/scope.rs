@@ -111,7 +111,8 @@ pub fn needed(method: &str, route: &str) -> Scope {
                 Scope::WriteProtected
             }
         }
-        (_, Some("/log-sessions")) => Scope::Read,
+        (_, Some("/log-sessions")) | ("/filters/apps", _) => Scope::Read,
+        (route, None) if route.starts_with("/pipeline") && !reads => Scope::Write,
         (_, Some(_)) | ("/apps" | "/sources", _) => {
             if reads {
                 Scope::Read

@@ -23,6 +23,7 @@ pub mod epochs;
 mod error;
 pub mod formations;
 mod open;
+pub mod pipelines;
 pub mod releases;
 mod seal;
 pub mod slugs;

@@ -14,6 +14,7 @@ mod egress;
 mod engine;
 mod log_drains;
 mod logs;
+mod pipelines;
 mod releases;
 mod server;
 mod tls;

@@ -21,5 +21,6 @@ mod heroku;
 #[expect(dead_code, reason = "it is made for the tests of the whole path, which need more of it")]
 mod hokku;
 mod logs;
+mod pipelines;
 mod releases;
 mod run;

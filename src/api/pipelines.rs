@@ -1,0 +1,256 @@
+//! `/pipelines`, `/pipeline-couplings`, `/pipeline-promotions`
+#![forbid(unsafe_code)]
+
+use super::error::{ApiError, ApiResult};
+use super::request::{At, Input, Segments, time};
+use super::{account, paging, platform};
+use crate::control::{Control, pipelines};
+use crate::domain::actor::Actor;
+use crate::domain::pipeline::{Coupling, Pipeline, Promotion, Target};
+use crate::domain::release::ReleaseStatus;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+pub(super) fn routes() -> Router<Control> {
+    Router::new()
+        .route("/pipelines", get(list).post(create))
+        .route("/pipelines/{pipeline}", get(info).patch(rename).delete(destroy))
+        .route("/pipelines/{pipeline}/pipeline-couplings", get(couplings_of))
+        .route("/pipeline-couplings", get(couplings).post(couple))
+        .route("/users/{user}/pipeline-couplings", get(couplings_of_user))
+        .route("/pipeline-couplings/{coupling}", get(coupling).patch(move_to).delete(uncouple))
+        .route("/apps/{app}/pipeline-couplings", get(coupling_of))
+        .route("/pipeline-promotions", post(promote))
+        .route("/pipeline-promotions/{promotion}", get(promotion))
+        .route("/pipeline-promotions/{promotion}/promotion-targets", get(targets))
+}
+
+/// A name or an id, or a resource that is named by `{"id"}` or `{"name"}`; clients write either.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a name or an id")]
+enum Which {
+    Plain(String),
+    Id { id: String },
+    Name { name: String },
+}
+
+impl Which {
+    fn text(&self) -> &str {
+        match self {
+            Self::Plain(text) | Self::Id { id: text } | Self::Name { name: text } => text,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Owner {
+    id: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Create {
+    name: String,
+    owner: Option<Owner>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rename {
+    name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Couple {
+    app: Which,
+    pipeline: Which,
+    stage: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Move {
+    stage: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct End {
+    app: Which,
+}
+
+#[derive(Debug, Deserialize)]
+struct Promote {
+    pipeline: Which,
+    source: End,
+    targets: Vec<End>,
+}
+
+/// `?eq[name]=NAME` asks for the one of that name.
+#[derive(Debug, Deserialize)]
+struct Filter {
+    #[serde(rename = "eq[name]")]
+    name: Option<String>,
+}
+
+async fn list(State(control): State<Control>, Query(filter): Query<Filter>, headers: HeaderMap) -> ApiResult<Response> {
+    let mut rows = pipelines::list(&control).await?;
+    if let Some(name) = filter.name {
+        rows.retain(|pipeline| pipeline.name.as_str() == name);
+    }
+    paging::page(&headers, rows.iter().map(serialize).collect(), &["name", "id"])
+}
+
+async fn create(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    Input(body): Input<Create>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    if let Some(Owner { id, kind }) = body.owner {
+        if kind.is_some_and(|kind| kind != "user") {
+            return Err(ApiError::invalid("The owner of a pipeline is a user: there are no teams here."));
+        }
+        id.map_or(Ok(()), |id| account::check_user(&actor, &id))?;
+    }
+    let pipeline = pipelines::create(&control, &actor, &body.name).await?;
+    Ok((StatusCode::CREATED, Json(serialize(&pipeline))))
+}
+
+async fn info(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
+    Ok(Json(serialize(&pipelines::find(&control, path.get("pipeline")).await?)))
+}
+
+async fn rename(State(control): State<Control>, path: Segments, Input(body): Input<Rename>) -> ApiResult<Json<Value>> {
+    let pipeline = match body.name {
+        Some(name) => pipelines::rename(&control, path.get("pipeline"), &name).await?,
+        None => pipelines::find(&control, path.get("pipeline")).await?,
+    };
+    Ok(Json(serialize(&pipeline)))
+}
+
+async fn destroy(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
+    Ok(Json(serialize(&pipelines::destroy(&control, path.get("pipeline")).await?)))
+}
+
+async fn couplings_of(State(control): State<Control>, path: Segments, headers: HeaderMap) -> ApiResult<Response> {
+    let pipeline = pipelines::find(&control, path.get("pipeline")).await?;
+    let rows = pipelines::couplings(&control, Some(pipeline.id)).await?;
+    paging::page(&headers, rows.iter().map(place).collect(), &["id"])
+}
+
+async fn couplings(State(control): State<Control>, headers: HeaderMap) -> ApiResult<Response> {
+    let rows = pipelines::couplings(&control, None).await?;
+    paging::page(&headers, rows.iter().map(place).collect(), &["id"])
+}
+
+async fn couplings_of_user(
+    state: State<Control>,
+    Extension(actor): Extension<Actor>,
+    path: Segments,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    account::check_user(&actor, path.get("user"))?;
+    couplings(state, headers).await
+}
+
+async fn couple(State(control): State<Control>, Input(body): Input<Couple>) -> ApiResult<(StatusCode, Json<Value>)> {
+    let made = pipelines::couple(&control, body.app.text(), body.pipeline.text(), &body.stage).await?;
+    Ok((StatusCode::CREATED, Json(place(&made))))
+}
+
+async fn coupling(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
+    Ok(Json(place(&pipelines::coupling(&control, path.get("coupling")).await?)))
+}
+
+async fn move_to(State(control): State<Control>, path: Segments, Input(body): Input<Move>) -> ApiResult<Json<Value>> {
+    let coupling = match body.stage {
+        Some(stage) => pipelines::move_to(&control, path.get("coupling"), &stage).await?,
+        None => pipelines::coupling(&control, path.get("coupling")).await?,
+    };
+    Ok(Json(place(&coupling)))
+}
+
+async fn uncouple(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
+    Ok(Json(place(&pipelines::uncouple(&control, path.get("coupling")).await?)))
+}
+
+async fn coupling_of(State(control): State<Control>, at: At) -> ApiResult<Json<Value>> {
+    let (coupling, pipeline) = pipelines::coupling_of(&control, at.app.id).await?;
+    let mut row = place(&coupling);
+    row["pipeline"] = json!({ "id": pipeline.id, "name": pipeline.name.as_str() });
+    Ok(Json(row))
+}
+
+async fn promote(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    Input(body): Input<Promote>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let ends: Vec<String> = body.targets.iter().map(|end| end.app.text().to_owned()).collect();
+    let (promotion, targets) =
+        pipelines::promote(&control, &actor, body.pipeline.text(), body.source.app.text(), &ends).await?;
+    Ok((StatusCode::CREATED, Json(promoted(&promotion, &targets))))
+}
+
+async fn promotion(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
+    let (promotion, targets) = pipelines::promotion(&control, path.get("promotion")).await?;
+    Ok(Json(promoted(&promotion, &targets)))
+}
+
+async fn targets(State(control): State<Control>, path: Segments, headers: HeaderMap) -> ApiResult<Response> {
+    let (_, targets) = pipelines::promotion(&control, path.get("promotion")).await?;
+    paging::page(&headers, targets.iter().map(target).collect(), &["id"])
+}
+
+fn serialize(pipeline: &Pipeline) -> Value {
+    json!({
+        "created_at": time(pipeline.created_at),
+        "generation": platform::generation_reference(),
+        "id": pipeline.id,
+        "name": pipeline.name.as_str(),
+        "owner": { "id": pipeline.owner, "type": "user" },
+        "updated_at": time(pipeline.updated_at),
+    })
+}
+
+fn place(coupling: &Coupling) -> Value {
+    json!({
+        "app": { "id": coupling.app },
+        "created_at": time(coupling.created_at),
+        "id": coupling.id,
+        "pipeline": { "id": coupling.pipeline },
+        "stage": coupling.stage.word(),
+        "updated_at": time(coupling.updated_at),
+    })
+}
+
+fn promoted(promotion: &Promotion, targets: &[Target]) -> Value {
+    json!({
+        "created_at": time(promotion.created_at),
+        "id": promotion.id,
+        "pipeline": { "id": promotion.pipeline },
+        "source": { "app": { "id": promotion.app }, "release": { "id": promotion.release } },
+        "status": if targets.iter().any(Target::is_pending) { "pending" } else { "completed" },
+        "updated_at": time(promotion.created_at),
+    })
+}
+
+fn target(target: &Target) -> Value {
+    let (status, error) = match target.status {
+        Some(ReleaseStatus::Pending) => ("pending", None),
+        Some(ReleaseStatus::Succeeded) => ("succeeded", None),
+        Some(ReleaseStatus::Failed) => ("failed", target.failure.as_deref()),
+        None => ("failed", Some("the app is gone")),
+    };
+    json!({
+        "app": { "id": target.app },
+        "error_message": error,
+        "id": target.id,
+        "pipeline_promotion": { "id": target.promotion },
+        "release": target.status.map(|_| json!({ "id": target.release })),
+        "status": status,
+    })
+}

@@ -1,0 +1,79 @@
+//! Pipelines and promotion.
+#![forbid(unsafe_code)]
+
+use crate::assert_said;
+use crate::server::{Server, until};
+use serde_json::{Value, json};
+
+fn text(row: &Value) -> String {
+    row.as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn pipelines_are_made_filled_promoted_and_removed() {
+    let mut server = Server::with_code().await;
+    server.quietly("POST", "/apps", r#"{"name":"live"}"#).await;
+    server.ask("GET", "/apps/shop/pipeline-couplings", "").await;
+    let account = text(&server.quietly("GET", "/account", "").await["id"]);
+    let body = json!({ "name": "line", "owner": { "id": account, "type": "user" }, "generation": { "name": "cedar" } });
+    let pipeline = text(&server.ask("POST", "/pipelines", &body.to_string()).await["id"]);
+    server.ask("GET", "/pipelines?eq%5Bname%5D=line", "").await;
+    server.ask("GET", "/pipelines?eq%5Bname%5D=other", "").await;
+    let place = |app: &str, stage: &str| json!({ "app": app, "pipeline": pipeline, "stage": stage }).to_string();
+    server.ask("POST", "/pipeline-couplings", &place("shop", "development")).await;
+    server.ask("GET", "/pipelines/line/pipeline-couplings", "").await;
+    let coupling = text(&server.ask("POST", "/pipeline-couplings", &place("live", "production")).await["id"]);
+    server.ask("PATCH", &format!("/pipeline-couplings/{coupling}"), r#"{"stage":"staging"}"#).await;
+    server.ask("GET", "/apps/live/pipeline-couplings", "").await;
+    let ends = json!({
+        "pipeline": { "id": pipeline }, "source": { "app": { "id": "shop" } }, "targets": [{ "app": { "id": "live" } }],
+    });
+    let promotion = text(&server.ask("POST", "/pipeline-promotions", &ends.to_string()).await["id"]);
+    let path = format!("/pipeline-promotions/{promotion}");
+    until(async || server.quietly("GET", &path, "").await["status"] == "completed").await;
+    server.ask("GET", &path, "").await;
+    server.ask("GET", &format!("/pipeline-promotions/{promotion}/promotion-targets"), "").await;
+    server.ask("GET", "/apps/live/releases/current", "").await;
+    server.ask("PATCH", "/pipelines/line", r#"{"name":"track"}"#).await;
+    server.ask("DELETE", &format!("/pipeline-couplings/{coupling}"), "").await;
+    server.ask("DELETE", "/pipelines/track", "").await;
+    server.ask("GET", "/pipeline-couplings", "").await;
+    server.ask("GET", &format!("/pipeline-promotions/{promotion}"), "").await;
+    assert_said!(server.transcript());
+}
+
+#[tokio::test]
+async fn what_is_no_promotion_changes_nothing() {
+    let mut server = Server::with_code().await;
+    for name in ["live", "outside"] {
+        server.quietly("POST", "/apps", &json!({ "name": name }).to_string()).await;
+    }
+    for body in [r#"{"name":"X"}"#, r#"{"name":"line","owner":{"id":"~","type":"team"}}"#, "{}"] {
+        server.ask("POST", "/pipelines", body).await;
+    }
+    server.quietly("POST", "/pipelines", r#"{"name":"line"}"#).await;
+    server.ask("POST", "/pipelines", r#"{"name":"line"}"#).await;
+    for (app, stage) in [("shop", "live"), ("nowhere", "staging")] {
+        let body = json!({ "app": app, "pipeline": "line", "stage": stage });
+        server.ask("POST", "/pipeline-couplings", &body.to_string()).await;
+    }
+    for (app, stage) in [("shop", "staging"), ("live", "production")] {
+        let body = json!({ "app": app, "pipeline": "line", "stage": stage });
+        server.quietly("POST", "/pipeline-couplings", &body.to_string()).await;
+    }
+    server.ask("POST", "/pipeline-couplings", r#"{"app":"shop","pipeline":"line","stage":"production"}"#).await;
+    for (source, targets) in [
+        ("shop", vec![]),
+        ("shop", vec!["shop"]),
+        ("shop", vec!["live", "live"]),
+        ("shop", vec!["outside"]),
+        ("live", vec!["shop"]),
+    ] {
+        let targets: Vec<Value> = targets.iter().map(|app| json!({ "app": { "name": app } })).collect();
+        let body = json!({ "pipeline": "line", "source": { "app": { "name": source } }, "targets": targets });
+        server.ask("POST", "/pipeline-promotions", &body.to_string()).await;
+    }
+    server.ask("GET", "/pipeline-promotions/x/promotion-targets", "").await;
+    server.ask("GET", "/apps/live/releases", "").await;
+    assert_said!(server.transcript());
+}
