@@ -114,7 +114,11 @@ pub struct Plan {
 
 /// Decides the next steps for one app.
 pub fn plan(want: &Want, have: &[Have], now: Timestamp) -> Plan {
-    let mut planner = Planner { want, have, now, plan: Plan::default() };
+    let mut formation = BTreeMap::<_, Vec<_>>::new();
+    for dyno in have.iter().filter(|dyno| dyno.purpose == Purpose::Formation) {
+        formation.entry(&dyno.name).or_default().push(dyno);
+    }
+    let mut planner = Planner { want, have, formation, now, plan: Plan::default() };
     planner.pending();
     planner.superfluous();
     planner.current();
@@ -124,6 +128,8 @@ pub fn plan(want: &Want, have: &[Have], now: Timestamp) -> Plan {
 struct Planner<'a> {
     want: &'a Want,
     have: &'a [Have],
+    /// Those of the formation by name: an app may have hundreds, and each is looked at in turn.
+    formation: BTreeMap<&'a DynoName, Vec<&'a Have>>,
     now: Timestamp,
     plan: Plan,
 }
@@ -182,12 +188,12 @@ impl<'a> Planner<'a> {
             let version = self.want.current.as_ref().map_or(0, |code| code.version);
             let epoch = self.epoch(&name);
             let fresh = |dyno: &&Have| dyno.version == version && dyno.epoch >= epoch;
-            let mine: Vec<&'a Have> = self.formation().filter(|dyno| dyno.name == name).collect();
-            let stale_live =
-                mine.iter().copied().find(|dyno| !fresh(dyno) && dyno.state.is_live() && !self.is_candidate(dyno));
-            match mine.iter().copied().find(|dyno| fresh(dyno) && !matches!(dyno.state, DynoState::Gone)) {
+            let stale = |dyno: &Have| !fresh(&dyno) && dyno.state.is_live() && !self.is_candidate(dyno);
+            let stale_lives = self.named(&name).any(stale);
+            let kept = self.named(&name).find(|dyno| fresh(dyno) && !matches!(dyno.state, DynoState::Gone));
+            match kept {
                 Some(dyno) => self.keep(dyno, &name, version, epoch),
-                None if name.kind.is_web() || stale_live.is_none() => {
+                None if name.kind.is_web() || !stale_lives => {
                     self.act(Action::Launch { name, version, epoch, streak: 0 });
                 }
                 None => {} // the old one has to be gone first
@@ -209,7 +215,8 @@ impl<'a> Planner<'a> {
 
     /// Stops what nobody wants any more, highest numbers first, and forgets what has ended.
     fn superfluous(&mut self) {
-        let mut others: Vec<&'a Have> = self.formation().filter(|dyno| !self.is_wanted(dyno)).collect();
+        let mut others: Vec<&'a Have> =
+            self.formation.values().flatten().copied().filter(|dyno| !self.is_wanted(dyno)).collect();
         others.sort_by(|a, b| b.name.cmp(&a.name));
         for dyno in others {
             match dyno.state {
@@ -230,7 +237,7 @@ impl<'a> Planner<'a> {
             return true;
         }
         let Some(code) = &self.want.current else { return false };
-        if !self.want.current_names().contains(&dyno.name) {
+        if !asks_for(&self.want.formation, code, &dyno.name) {
             return false;
         }
         let epoch = self.epoch(&dyno.name);
@@ -238,11 +245,8 @@ impl<'a> Planner<'a> {
             return !self.is_overtaken(dyno);
         }
         // An old web dyno serves on until its successor does. One of a later version is no old one: it failed.
-        let successor_up = self.formation().any(|other| {
-            other.name == dyno.name
-                && other.version <= code.version
-                && (other.version, other.epoch) > (dyno.version, dyno.epoch)
-                && other.is_up()
+        let successor_up = self.named(&dyno.name).any(|other| {
+            other.version <= code.version && (other.version, other.epoch) > (dyno.version, dyno.epoch) && other.is_up()
         });
         dyno.name.kind.is_web() && dyno.version <= code.version && dyno.is_up() && !successor_up
     }
@@ -256,9 +260,9 @@ impl<'a> Planner<'a> {
     /// This web dyno serves in some older launch, and the pending release is about to replace it.
     fn successor_is_coming(&self, name: &DynoName) -> bool {
         let current = self.want.current.as_ref().map_or(0, |code| code.version);
-        let proving = |pending: &Pending| pending.phase_passed && pending.web_names().contains(name);
+        let proving = |pending: &Pending| pending.phase_passed && pending.proves(name);
         self.want.pending.as_ref().is_some_and(proving)
-            && self.formation().any(|dyno| dyno.name == *name && dyno.version <= current && dyno.is_up())
+            && self.named(name).any(|dyno| dyno.version <= current && dyno.is_up())
     }
 
     /// Belongs to the pending release's proof.
@@ -267,20 +271,18 @@ impl<'a> Planner<'a> {
             self.plan.actions.contains(&Action::Fail { version: pending.code.version, cause: dyno.id })
         };
         self.want.pending.as_ref().is_some_and(|pending| {
-            dyno.version == pending.code.version && !failing(pending) && pending.web_names().contains(&dyno.name)
+            dyno.version == pending.code.version && !failing(pending) && pending.proves(&dyno.name)
         })
     }
 
-    fn formation(&self) -> impl Iterator<Item = &'a Have> + use<'a> {
-        self.have.iter().filter(|dyno| dyno.purpose == Purpose::Formation)
+    /// The dynos of the formation with this name: the one that serves, its successor, and records of those that ended.
+    fn named(&self, name: &DynoName) -> impl Iterator<Item = &'a Have> + use<'a, '_> {
+        self.formation.get(name).into_iter().flatten().copied()
     }
 
-    fn find(&self, name: &DynoName, version: u32) -> Option<&Have> {
-        self.formation().find(|dyno| {
-            dyno.name == *name
-                && dyno.version == version
-                && !matches!(dyno.state, DynoState::Gone | DynoState::Stopping { .. })
-        })
+    fn find(&self, name: &DynoName, version: u32) -> Option<&'a Have> {
+        self.named(name)
+            .find(|dyno| dyno.version == version && !matches!(dyno.state, DynoState::Gone | DynoState::Stopping { .. }))
     }
 
     fn epoch(&self, name: &DynoName) -> u64 {
@@ -291,6 +293,11 @@ impl<'a> Planner<'a> {
 impl Pending {
     fn web_names(&self) -> Vec<DynoName> {
         names(&self.formation, &self.code).filter(|name| name.kind.is_web()).collect()
+    }
+
+    /// Whether `name` is one of [`Self::web_names`].
+    fn proves(&self, name: &DynoName) -> bool {
+        name.kind.is_web() && asks_for(&self.formation, &self.code, name)
     }
 }
 
@@ -307,6 +314,12 @@ fn names<'a>(formation: &'a Formation, code: &'a Code) -> impl Iterator<Item = D
         .iter()
         .filter(|(kind, _)| code.types.contains_key(kind) && !kind.is_release())
         .flat_map(|(kind, scale)| (1..=scale.quantity).map(move |number| DynoName::new(kind.clone(), number)))
+}
+
+/// Whether `name` is one of [`names`].
+fn asks_for(formation: &Formation, code: &Code, name: &DynoName) -> bool {
+    let asked = || formation.0.get(&name.kind).is_some_and(|scale| (1..=scale.quantity).contains(&name.number));
+    code.types.contains_key(&name.kind) && !name.kind.is_release() && asked()
 }
 
 /// Where one app's requests go now.
@@ -500,6 +513,17 @@ mod tests {
                 self.have.iter().filter(|d| d.is_up()).map(|d| format!("{} v{}", d.name, d.version)).collect();
             up.sort();
             up
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_is_asked_for_when_it_is_listed(web in 0u32..4, release in 0u32..2, kind in 0usize..4, number in 0u32..5) {
+            let kinds = ["web", "worker", "release", "clock"].map(|kind| ProcessType::parse(kind).unwrap());
+            let name = DynoName::new(kinds[kind].clone(), number);
+            let formation = formation(&[("web", web), ("worker", 2), ("release", release)]);
+            let code = code(1, &["web", "release", "clock"]);
+            prop_assert_eq!(asks_for(&formation, &code, &name), names(&formation, &code).any(|listed| listed == name));
         }
     }
 
