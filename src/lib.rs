@@ -7,6 +7,7 @@
 pub mod domain;
 pub mod sys;
 // 1
+pub mod install;
 pub mod logs;
 pub mod slug;
 pub mod store;

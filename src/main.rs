@@ -7,6 +7,7 @@
 use hokku::cli::{self, Invocation};
 use hokku::dyno::launcher;
 use hokku::git;
+use hokku::install;
 use hokku::router;
 use hokku::server::{self, ServerOptions};
 use hokku::slug;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         Some("launcher") => role(launcher::main(args.into_iter().skip(2)).map(|()| 0)),
         Some("dyno") if args.get(2).is_some_and(|word| word == "run") => role(launcher::run(args.into_iter().skip(3))),
         Some("router") => router::process::main(&args[2..]),
+        Some("hold") => hold(args.into_iter().skip(2)),
         Some("unpack") => slug::unpack::main(args.into_iter().skip(2)),
         Some("git-backend") => git::backend::main(words(2)),
         Some("git-hook") => git::hook::main(words(2)),
@@ -37,8 +39,24 @@ fn command_line(args: Vec<OsString>) -> ExitCode {
             domain: options.domain,
         })),
         Invocation::Down(at, options) => ended(server::down(&cli::root(&at), options.name.as_ref(), options.purge)),
+        Invocation::Install(at, options) => ended(install::install(&install::Options {
+            root: cli::root(&at),
+            api: options.api,
+            router: options.router,
+            domain: options.domain,
+        })),
+        Invocation::Uninstall(at, options) => ended(install::uninstall(&cli::root(&at), options.purge)),
         Invocation::Client(client) => ExitCode::from(cli::run(*client)),
         Invocation::Ended(status) => ExitCode::from(status),
+    }
+}
+
+/// `hokku hold --root DIR`, of the unit that the dynos run in.
+fn hold(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    match &args[..] {
+        [flag, root] if flag == "--root" => ended(server::hold(root.as_ref())),
+        _ => ExitCode::from(cli::report(&anyhow::anyhow!("usage: hokku hold --root DIR"))),
     }
 }
 

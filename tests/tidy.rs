@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each top-level module with its layer; a module imports only modules of lower layers.
-const LAYERS: [(&str, u8); 22] = [
+const LAYERS: [(&str, u8); 23] = [
     ("domain", 0),
     ("sys", 0),
     ("logs", 1),
@@ -22,6 +22,7 @@ const LAYERS: [(&str, u8); 22] = [
     ("build", 3),
     ("doctor", 3),
     ("addons", 3),
+    ("install", 4),
     ("supervisor", 4),
     ("control", 5),
     ("api", 6),

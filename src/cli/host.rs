@@ -56,6 +56,40 @@ pub struct Down {
     pub purge: bool,
 }
 
+/// Install hokku on this box as a service, or upgrade it
+///
+/// Looks whether the box can do it, puts this binary to /usr/local/bin and the configuration to /etc/hokku, and has systemd
+/// start hokku, now and at every boot. To upgrade, run it again with the new binary: apps go on serving. Needs root.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  # ./hokku install --domain apps.example.com
+  # ./hokku install --router 127.0.0.1:8080      behind a web server that is there already")]
+pub struct Install {
+    /// Where the API and git listen [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "IP:PORT")]
+    pub api: Option<SocketAddr>,
+    /// Where the apps are served [default: 0.0.0.0:80]
+    #[arg(long, value_name = "IP:PORT")]
+    pub router: Option<SocketAddr>,
+    /// Domain below which each app has its name [default: localhost]
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: Option<String>,
+}
+
+/// Stop hokku and take it off this box
+///
+/// Ends all apps and removes the service and the binary. The apps' data and the configuration stay unless --purge is
+/// given. Needs root.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  # hokku uninstall
+  # hokku uninstall --purge")]
+pub struct Uninstall {
+    /// Delete the configuration and the root directory as well: all apps, releases and logs
+    #[arg(long)]
+    pub purge: bool,
+}
+
 /// The root directory by flag, environment or default.
 pub fn root(server: &ServerArgs) -> PathBuf {
     let root = server.root.clone().or_else(|| variable("HOKKU_ROOT").map(PathBuf::from));

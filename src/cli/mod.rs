@@ -35,7 +35,7 @@ mod terminal;
 mod when;
 
 pub use context::ServerArgs;
-pub use host::{Down, Server, root};
+pub use host::{Down, Install, Server, Uninstall, root};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -58,6 +58,8 @@ struct Cli {
 enum Command {
     Server(Server),
     Down(Down),
+    Install(Install),
+    Uninstall(Uninstall),
     Doctor(host::Doctor),
 
     Apps(apps::List),
@@ -218,6 +220,8 @@ pub enum Invocation {
     Server(ServerArgs, Server),
     /// End an instance.
     Down(ServerArgs, Down),
+    Install(ServerArgs, Install),
+    Uninstall(ServerArgs, Uninstall),
     /// A command of the client, for [`run`].
     Client(Box<Client>),
     /// Everything has been said; end with this status.
@@ -243,6 +247,8 @@ pub fn parse(args: Vec<OsString>) -> Invocation {
     match parsed {
         Ok(Cli { server, command: Some(Command::Server(options)) }) => Invocation::Server(server, options),
         Ok(Cli { server, command: Some(Command::Down(options)) }) => Invocation::Down(server, options),
+        Ok(Cli { server, command: Some(Command::Install(options)) }) => Invocation::Install(server, options),
+        Ok(Cli { server, command: Some(Command::Uninstall(options)) }) => Invocation::Uninstall(server, options),
         Ok(Cli { server, command: Some(command) }) => Invocation::Client(Box::new(Client { server, command })),
         Ok(Cli { command: None, .. }) => Invocation::Ended(ended(out, print_help(out))),
         Err(error) => Invocation::Ended(ended(out, explain(out, &error))),
@@ -392,6 +398,8 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Env(args) => auth::env(ctx, args).await,
         Command::Server(_)
         | Command::Down(_)
+        | Command::Install(_)
+        | Command::Uninstall(_)
         | Command::Doctor(_)
         | Command::Completions(_)
         | Command::Man(_)

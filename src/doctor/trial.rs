@@ -169,7 +169,7 @@ async fn examine(place: &Path, program: &Path) -> Check {
         Err(error) => return Check::missing(NAME, error, "/run/hokku must be writable for root"),
     };
     let tried = try_in(&instance, program).await;
-    if let Err(error) = dyno::destroy(&instance).await {
+    if let Err(error) = dyno::destroy(&instance, Duration::ZERO).await {
         // Without it the number would stay taken until the next boot.
         let _ = instances::release(&instance);
         let advice = format!("remove by hand what is called {} (nft list tables, /sys/fs/cgroup)", instance.cgroup());
@@ -196,7 +196,7 @@ async fn clear_left_overs() {
         // It is refused while the trial runs.
         if is_one && let Ok((instance, _claim)) = instances::claim(instance.name.clone(), &instance.root) {
             let _state = Scratch(instance.root.clone());
-            if let Err(error) = dyno::destroy(&instance).await {
+            if let Err(error) = dyno::destroy(&instance, Duration::ZERO).await {
                 tracing::warn!("can't remove what is left of {}: {}", instance.name, told(&error));
             }
         }

@@ -8,8 +8,8 @@ use super::relay::Relay;
 use super::scratch::Bounds;
 use super::{network, shim};
 use crate::domain::instance::Instance;
-use crate::sys::fd;
 use crate::sys::process::{self, Child, Fork, SingleThreaded, Title};
+use crate::sys::{cgroup, fd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::collections::HashMap;
@@ -57,6 +57,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherErro
     let _ = rustix::process::setsid();
     rustix::process::chdir("/").map_err(io::Error::from)?;
     let _ = rustix::thread::set_name(c"hokku-launcher");
+    if let Err(error) = super::instances::hierarchy(&instance).and_then(|there| cgroup::step_aside(&there)) {
+        // Its log.
+        let _ = writeln!(io::stderr(), "hokku launcher: stays in the group of the server: {error}");
+    }
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;
     let null = OpenOptions::new().read(true).open("/dev/null")?;

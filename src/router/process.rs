@@ -8,7 +8,9 @@ use super::access::Access;
 use super::control::Control;
 use super::settings::Settings;
 use super::worker::{self, Parts};
+use crate::domain::instance::Instance;
 use crate::domain::route::RouteTable;
+use crate::sys::cgroup::{self, Hierarchy};
 use crate::sys::{inherit, unprivileged};
 use clap::Parser;
 use std::ffi::OsString;
@@ -118,6 +120,11 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), StartError> {
     // As root: what an unprivileged process may not touch.
+    if let Some(run) = &arguments.run
+        && let Err(error) = step_aside(run)
+    {
+        tracing::warn!(error, "stays in the control group of the server");
+    }
     let table = table(arguments)?;
     let sockets = Sockets::open(arguments)?;
     let log = arguments.access_log.as_deref().map(open_log).transpose()?;
@@ -145,6 +152,14 @@ fn run(arguments: &Arguments) -> Result<(), StartError> {
         }
         Ok(())
     })
+}
+
+/// To where systemd, which stops the server's unit, leaves it alone.
+fn step_aside(run: &Path) -> Result<(), String> {
+    let instance = std::fs::read(run.join("instance.json")).map_err(|error| error.to_string())?;
+    let instance: Instance = serde_json::from_slice(&instance).map_err(|error| error.to_string())?;
+    let hierarchy = Hierarchy::detect().map_err(|error| error.to_string())?;
+    cgroup::step_aside(&hierarchy.within(instance.delegated.as_deref())).map_err(|error| error.to_string())
 }
 
 fn table(arguments: &Arguments) -> Result<RouteTable, StartError> {

@@ -7,17 +7,31 @@ use crate::dyno::firewall::HostPort;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// The whole file; every key has a default, an unknown one is an error.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Config {
+    pub server: ServerConfig,
     pub build: BuildConfig,
     pub network: NetworkConfig,
     pub stack: StackConfig,
     pub dyno: DynoConfig,
     pub sizes: BTreeMap<DynoSize, SizeConfig>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ServerConfig {
+    /// Where the API and git listen; 127.0.0.1:5000 when not set.
+    pub api: Option<SocketAddr>,
+    /// Where apps are served; 127.0.0.1:8080 when not set.
+    pub router: Option<SocketAddr>,
+    /// Apps are served at `APP.DOMAIN`; `localhost` when not set.
+    pub domain: Option<String>,
 }
 
 /// `[build]`
@@ -208,6 +222,30 @@ mod tests {
         assert_eq!(read("[stack]\ndefault = \"heroku-24\"\n").unwrap().stack.default, StackName::Debian13);
         assert!(read("[stack]\ndefault = \"cedar\"\n").unwrap_err().to_string().contains("cedar"));
         assert!(read("[network]\nallow_host = [\"5432\"]\n").unwrap_err().to_string().contains("5432"));
+    }
+
+    #[test]
+    fn what_install_writes_documents_every_key() {
+        let template = crate::install::CONFIG;
+        let is_setting = |line: &&str| line.starts_with('[') || line.starts_with('#') && !line.starts_with("# ");
+        let settings = template.lines().filter(is_setting).map(|line| line.trim_start_matches('#'));
+        let all = settings.collect::<Vec<_>>().join("\n");
+        let config = read(&all).unwrap();
+        assert_eq!((config.build.time_limit_minutes, config.sizes.len()), (Some(15), 1), "{all}");
+        assert!(read(template).unwrap().sizes.is_empty());
+        // The error names all keys that there are.
+        for section in ["server", "build", "network", "stack", "stack.host", "dyno", "sizes.standard-1x"] {
+            let error = read(&format!("[{section}]\nnonsense = 1\n")).unwrap_err().to_string();
+            let (_, keys) = error.split_once("expected ").unwrap();
+            let keys: Vec<&str> = keys.split('`').skip(1).step_by(2).collect();
+            assert!(!keys.is_empty(), "{error}");
+            let start = all.find(&format!("[{section}]")).unwrap();
+            let rest = &all[start + 1..];
+            let part = &rest[..rest.find("\n[").unwrap_or(rest.len())];
+            for key in keys.into_iter().filter(|key| *key != "host") {
+                assert!(part.contains(&format!("\n{key} = ")), "{key} of [{section}] is not in hokku.toml");
+            }
+        }
     }
 
     #[test]

@@ -21,11 +21,12 @@ use crate::slug::SlugStore;
 use crate::stack::{Origin, Stacks};
 use crate::store::Store;
 use crate::supervisor::{self, Parts, Supervisor, builds};
-use crate::sys::tree;
+use crate::sys::{cgroup, tree};
 use crate::tls;
 use anyhow::{Context, bail};
 use config::Config;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use sd_notify::NotifyState;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -41,6 +42,9 @@ use tokio_util::sync::CancellationToken;
 
 const DEFAULT_API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 const DEFAULT_ROUTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// What dynos have between SIGTERM and SIGKILL when their instance ends.
+const LAST_GRACE: Duration = Duration::from_secs(10);
 
 /// What the command line and the environment say; what they do not say has a default.
 #[derive(Clone, Debug)]
@@ -73,16 +77,17 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
 
 async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     // What this process must be able to do and hold, before anything is started.
-    let (api, listen) = (options.api.unwrap_or(DEFAULT_API), options.router.unwrap_or(DEFAULT_ROUTER));
+    let config = Config::read(&options.root)?;
+    let api = options.api.or(config.server.api).unwrap_or(DEFAULT_API);
+    let listen = options.router.or(config.server.router).unwrap_or(DEFAULT_ROUTER);
     // A first start that can't be leaves nothing behind.
     if instances::find(&options.root)?.is_none() {
         // Later ones may find their own router there.
         let _both = (bind(api, "--api").await?, bind(listen, "--router").await?);
     }
-    let config = Config::read(&options.root)?;
-    let (instance, _claim) = claim(&options)?;
+    let (instance, _claim) = claim(options.name.clone(), &options.root)?;
     let api = bind(api, "--api").await?;
-    let domain = options.domain.unwrap_or_else(|| "localhost".to_owned());
+    let domain = options.domain.or_else(|| config.server.domain.clone()).unwrap_or_else(|| "localhost".to_owned());
 
     // What lasts. Logs, output and caches may hold what an app would not tell everybody.
     for private in ["logs", "output", "cache", "sources"] {
@@ -134,7 +139,17 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     };
     let drains = Drains::new(hub.clone(), drain_reach(&config));
     let closing_too = closing.clone();
-    let parts = control::Parts { store, supervisor, hub, outputs, slugs, stacks, drains, place, closing: closing_too };
+    let parts = control::Parts {
+        store: store.clone(),
+        supervisor,
+        hub,
+        outputs,
+        slugs,
+        stacks,
+        drains,
+        place,
+        closing: closing_too,
+    };
     let control = Control::new(parts).context("can't make the folder for sources ready")?;
     control::apps::sweep(&control).await.context("can't remove what a crash left of destroyed apps")?;
     control::drains::start_all(&control).await?;
@@ -150,9 +165,15 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     ];
     Record::new(&instance, api_addr, router_addr, &domain).write()?;
     announce(&instance, api_addr, router_addr, &domain)?;
+    tell_systemd(&[NotifyState::Ready]);
+    let watchdog = sd_notify::watchdog_enabled().map(|within| tokio::spawn(feed(within / 3, store.clone())));
 
     stop.asked().await;
     tracing::info!("stopping; dynos and router go on");
+    tell_systemd(&[NotifyState::Stopping]);
+    if let Some(feeding) = watchdog {
+        feeding.abort();
+    }
     closing.cancel();
     for server in serving {
         // A connection that does not end by itself is cut off.
@@ -160,6 +181,46 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     }
     dynos.shutdown().await;
     Ok(())
+}
+
+/// Keeps the control group that was delegated to this process for the instance in `root`, whose dynos, launcher and router
+/// are to be in it, and does nothing else until it is told to end.
+///
+/// # Errors
+/// When a server runs there already, or the control groups can't be used.
+pub fn hold(root: &Path) -> anyhow::Result<()> {
+    require_root()?;
+    let (instance, claim) = claim(None, root)?;
+    let hierarchy = instances::hierarchy(&instance)?;
+    cgroup::prepare(&hierarchy, &instance.cgroup())?;
+    if instance.delegated.is_none() {
+        bail!("no control group of version 2 was delegated to this process; a unit needs Delegate=yes for that");
+    }
+    drop(claim);
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let stop = Stop::listen()?;
+        tell_systemd(&[NotifyState::Ready]);
+        stop.asked().await;
+        Ok(())
+    })
+}
+
+/// Without effect where systemd has not started this.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("can't tell systemd: {error}");
+    }
+}
+
+/// Tells systemd's watchdog that the server works, as long as it does: its threads run and its store answers.
+async fn feed(every: Duration, store: Store) {
+    loop {
+        match store.read(crate::store::apps::list).await {
+            Ok(_) => tell_systemd(&[NotifyState::Watchdog]),
+            Err(error) => tracing::error!("the store does not answer: {error}"),
+        }
+        tokio::time::sleep(every).await;
+    }
 }
 
 /// On an instance's first start after a boot: what keeps dynos from running is to be in the log before anybody deploys. The
@@ -196,7 +257,7 @@ pub fn down(root: &Path, name: Option<&InstanceName>, purge: bool) -> anyhow::Re
         if let Some(instance) = registered(root, name)? {
             let _claim = stop_server(&instance).await?;
             Router::stop(&instance).await?;
-            dyno::destroy(&instance).await?;
+            dyno::destroy(&instance, LAST_GRACE).await?;
         }
         for file in ["instance.json", "lock"] {
             remove_file(&root.join(file))?;
@@ -255,10 +316,9 @@ fn require_root() -> anyhow::Result<()> {
     bail!("this needs root: namespaces, mounts and cgroups are made for every app. Try it with sudo.")
 }
 
-fn claim(options: &ServerOptions) -> anyhow::Result<(Instance, instances::Claim)> {
-    let registered = instances::find(&options.root)?.map(|instance| instance.name);
-    let name = options.name.clone().or(registered).unwrap_or_default();
-    Ok(instances::claim(name, &options.root)?)
+fn claim(name: Option<InstanceName>, root: &Path) -> anyhow::Result<(Instance, instances::Claim)> {
+    let registered = instances::find(root)?.map(|instance| instance.name);
+    Ok(instances::claim(name.or(registered).unwrap_or_default(), root)?)
 }
 
 async fn bind(addr: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

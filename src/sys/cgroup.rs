@@ -27,7 +27,7 @@ mod tests;
 pub use group::{Group, Stats};
 pub use hierarchy::Hierarchy;
 pub use limits::GroupLimits;
-pub use parents::{children, remove_parent};
+pub use parents::{children, prepare, remove_parent, step_aside};
 
 use cgroups_rs::error::Error as ControllerError;
 use std::io;

@@ -62,7 +62,7 @@ pub(super) fn serve(hokku: &Path, root: &Path, name: &str, tree: &Path) -> Resul
         bench.dynos.shutdown().await;
         served
     });
-    let cleared = runtime.block_on(destroy(&instance));
+    let cleared = runtime.block_on(destroy(&instance, Duration::ZERO));
     drop(claim);
     result.and(cleared.map_err(Into::into))
 }

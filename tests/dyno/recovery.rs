@@ -163,7 +163,7 @@ async fn going_down_leaves_no_trace() {
     stage.logged("up").await;
     let inside = stage.processes(id);
     stage.stop_engine().await;
-    hokku::dyno::destroy(&stage.instance).await.unwrap();
+    hokku::dyno::destroy(&stage.instance, Duration::ZERO).await.unwrap();
     assert!(!stage.instance.run.exists());
     assert!(stage.traces().is_empty(), "{:?}", stage.traces());
     assert!(inside.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()));

@@ -244,7 +244,7 @@ impl Drop for Stage {
         let instance = self.instance.clone();
         let cleared = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(destroy(&instance))
+            runtime.block_on(destroy(&instance, Duration::ZERO))
         });
         let cleared = cleared.join().unwrap();
         if !std::thread::panicking() {

@@ -18,22 +18,23 @@ const EMPTY_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Ends all dynos of an instance and removes every trace of it from the host; its ROOT stays. Its server must not run.
+/// Dynos have `grace` between SIGTERM and SIGKILL; without, they are killed at once.
 ///
 /// # Errors
 /// When something can't be removed.
-pub async fn destroy(instance: &Instance) -> Result<(), EngineError> {
+pub async fn destroy(instance: &Instance, grace: Duration) -> Result<(), EngineError> {
     let instance = instance.clone();
-    tokio::task::spawn_blocking(move || clear(&instance)).await?
+    tokio::task::spawn_blocking(move || clear(&instance, grace)).await?
 }
 
-fn clear(instance: &Instance) -> Result<(), EngineError> {
+fn clear(instance: &Instance, grace: Duration) -> Result<(), EngineError> {
     // First the launcher, so that there is no new shim; one that is gone already is fine.
     if let Ok(mut launcher) = UnixStream::connect(launcher::socket(instance)) {
         let _ = launcher.write_all(&Hello::Quit.encode());
         let _ = launcher.set_read_timeout(Some(SHIM_WITHIN));
         let _ = launcher.read(&mut [0]);
     }
-    end_shims(instance)?;
+    end_shims(instance, grace)?;
     let hierarchy = instances::hierarchy(instance).map_err(std::io::Error::other);
     let hierarchy = step("find the cgroups", instance.cgroup(), hierarchy)?;
     let names = cgroup::children(&hierarchy, &instance.cgroup());
@@ -52,14 +53,17 @@ fn clear(instance: &Instance) -> Result<(), EngineError> {
     Ok(())
 }
 
-fn end_shims(instance: &Instance) -> Result<(), EngineError> {
+fn end_shims(instance: &Instance, grace: Duration) -> Result<(), EngineError> {
     let all = step("look for dynos", instance.run.display(), record::all(&instance.run))?;
     let mut shims = Vec::new();
     for (_, dir) in all {
         let Ok(mut shim) = UnixStream::connect(dir.join(record::SOCKET)) else { continue };
         let mut order = vec![VERSION, CONTROL];
-        order.extend(protocol::encode(&Order::Kill));
-        let told = shim.write_all(&order).and_then(|()| shim.set_read_timeout(Some(SHIM_WITHIN)));
+        order.extend(protocol::encode(&match u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) {
+            0 => Order::Kill,
+            grace => Order::Stop { grace },
+        }));
+        let told = shim.write_all(&order).and_then(|()| shim.set_read_timeout(Some(grace + SHIM_WITHIN)));
         if told.is_ok() {
             shims.push(shim);
         }

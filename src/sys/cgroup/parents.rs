@@ -41,6 +41,24 @@ pub fn children(hierarchy: &Hierarchy, parent: &str) -> io::Result<Vec<String>> 
     Ok(names)
 }
 
+/// Makes `parent` ready to hold groups before the first is made. Of a delegated group, all processes are moved aside.
+pub fn prepare(hierarchy: &Hierarchy, parent: &str) -> Result<(), CgroupError> {
+    make_parents(hierarchy, parent)?;
+    match (&hierarchy.v2, hierarchy.delegated()) {
+        // Also where there was no controller to be handed down.
+        (Some(v2), Some(_)) => move_aside(v2),
+        _ => Ok(()),
+    }
+}
+
+/// Moves this process to those that were moved aside in a delegated group, so that it stays when the unit that has
+/// started it is stopped. Without such a group nothing changes.
+pub fn step_aside(hierarchy: &Hierarchy) -> Result<(), CgroupError> {
+    let (Some(v2), Some(_)) = (&hierarchy.v2, hierarchy.delegated()) else { return Ok(()) };
+    make_if_missing(&v2.join(ASIDE))?;
+    put(&v2.join(ASIDE).join("cgroup.procs"), "0")
+}
+
 pub(super) fn make_parents(hierarchy: &Hierarchy, parent: &str) -> Result<(), CgroupError> {
     for root in hierarchy.roots() {
         make_if_missing(&root.join(parent))?;
