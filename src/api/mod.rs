@@ -18,6 +18,7 @@ mod authorizations;
 mod buildpacks;
 mod builds;
 mod config_vars;
+mod disk;
 mod domains;
 mod dynos;
 mod egress;
@@ -52,6 +53,7 @@ fn routes(control: Control) -> Router {
         .merge(buildpacks::routes())
         .merge(builds::routes())
         .merge(config_vars::routes())
+        .merge(disk::routes())
         .merge(domains::routes())
         .merge(dynos::routes())
         .merge(egress::routes())

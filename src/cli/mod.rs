@@ -14,6 +14,7 @@ mod buildpacks;
 mod builds;
 mod config;
 mod context;
+mod disk;
 mod domains;
 mod drains;
 mod egress;
@@ -61,6 +62,9 @@ enum Command {
     Install(Install),
     Uninstall(Uninstall),
     Doctor(host::Doctor),
+    Disk(disk::Show),
+    #[command(name = "disk:collect")]
+    DiskCollect(disk::Collect),
 
     Apps(apps::List),
     #[command(name = "apps:create", visible_alias = "create")]
@@ -326,6 +330,8 @@ fn in_runtime(ctx: &Context, command: Command) -> Result<u8, Failure> {
 async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
     match command {
         Command::Run(args) => return run::run(ctx, args).await,
+        Command::Disk(args) => disk::show(ctx, args).await,
+        Command::DiskCollect(args) => disk::collect(ctx, args).await,
         Command::Apps(args) => apps::list(ctx, args).await,
         Command::AppsCreate(args) => apps::create(ctx, args).await,
         Command::AppsInfo(args) => apps::info(ctx, args).await,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The commands by topic, in the order a beginner meets them. A test sees to it that each is here once.
 pub(super) const TOPICS: [(&str, &[&str]); 18] = [
-    ("Server", &["server", "install", "uninstall", "down", "doctor"]),
+    ("Server", &["server", "install", "uninstall", "down", "doctor", "disk", "disk:collect"]),
     ("Apps", &["apps", "apps:create", "apps:info", "apps:rename", "apps:destroy"]),
     ("Git and deploying", &["git:remote", "git:credentials", "deploy", "rebuild"]),
     ("Config vars", &["config", "config:get", "config:set", "config:unset"]),

@@ -269,7 +269,8 @@ async fn remove(control: &Control, remains: Remains) -> Result<(), ControlError>
     Ok(task.await.map_err(io::Error::other)??)
 }
 
-fn folders(control: &Control, app: AppId) -> [PathBuf; 3] {
+/// An app's repository, cache and last source.
+pub(super) fn folders(control: &Control, app: AppId) -> [PathBuf; 3] {
     let root = &control.place.instance.root;
     [
         root.join(format!("repos/{app}.git")),

@@ -8,6 +8,7 @@ pub mod apps;
 pub mod buildpacks;
 pub mod builds;
 pub mod config;
+pub mod disk;
 pub mod domains;
 pub mod drains;
 pub mod dynos;
@@ -82,6 +83,7 @@ pub struct Place {
     pub stack: StackName,
     /// The largest source archive, in bytes.
     pub source_limit: u64,
+    pub keep: disk::Keep,
 }
 
 impl Place {

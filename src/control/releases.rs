@@ -7,6 +7,7 @@ use crate::domain::app::AppId;
 use crate::domain::log;
 use crate::domain::release::{Change, History, Release, ReleaseId};
 use crate::domain::slug::SlugId;
+use crate::slug::SlugStore;
 use crate::store::{self, Tx};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -95,9 +96,12 @@ fn find_in(tx: &Tx<'_>, app: AppId, which: &str) -> Result<Release, ControlError
 /// # Errors
 /// When there is no such release or one can't go back to it.
 pub async fn rollback(control: &Control, actor: &Actor, app: AppId, which: &str) -> Result<ReleaseView, ControlError> {
-    let (which, actor) = (which.to_owned(), actor.clone());
+    let (which, actor, slugs) = (which.to_owned(), actor.clone(), control.slugs.clone());
     make(control, app, move |tx, now| {
         let target = find_in(tx, app, &which)?;
+        if let Some(slug) = target.slug {
+            must_be_here(tx, &slugs, slug)?;
+        }
         record(tx, app, &Change::Rollback(&target), &actor, now)
     })
     .await
@@ -114,7 +118,7 @@ pub async fn release_slug(
     slug: SlugId,
     description: Option<String>,
 ) -> Result<ReleaseView, ControlError> {
-    let actor = actor.clone();
+    let (actor, slugs) = (actor.clone(), control.slugs.clone());
     // It becomes part of a log line.
     let description = description.map(|text| log::clean(text.as_bytes()).chars().take(200).collect::<String>());
     make(control, app, move |tx, now| {
@@ -122,9 +126,20 @@ pub async fn release_slug(
         if !owned {
             return Err(ControlError::NotFound(Resource::Slug));
         }
+        must_be_here(tx, &slugs, slug)?;
         record(tx, app, &Change::Slug { slug, description: description.as_deref() }, &actor, now)
     })
     .await
+}
+
+/// Slugs of old releases are removed when the disk is nearly full.
+fn must_be_here(tx: &Tx<'_>, slugs: &SlugStore, slug: SlugId) -> Result<(), ControlError> {
+    match store::slugs::get(tx, slug)? {
+        Some(slug) if !slugs.has(&slug.digest) => Err(ControlError::Invalid(
+            "The slug of that release was removed to make room on the disk. Deploy its code again.".into(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 async fn make(

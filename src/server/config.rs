@@ -17,6 +17,7 @@ pub(super) struct Config {
     pub server: ServerConfig,
     pub build: BuildConfig,
     pub network: NetworkConfig,
+    pub disk: DiskConfig,
     pub stack: StackConfig,
     pub dyno: DynoConfig,
     pub sizes: BTreeMap<DynoSize, SizeConfig>,
@@ -59,6 +60,17 @@ pub(super) struct NetworkConfig {
     /// Ports of the host that dynos may reach: `["tcp/5432"]`.
     #[serde(deserialize_with = "ports")]
     pub allow_host: Vec<HostPort>,
+}
+
+/// `[disk]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct DiskConfig {
+    /// Megabytes of ROOT's file system that stay free: below, no build begins; below twice that, old slugs go. 256 when
+    /// not set.
+    pub reserve_mb: Option<u64>,
+    /// Slugs of an app, those of its newest releases, that are kept however little room there is; 10 when not set.
+    pub keep_slugs: Option<usize>,
 }
 
 /// `[stack]`
@@ -234,7 +246,7 @@ mod tests {
         assert_eq!((config.build.time_limit_minutes, config.sizes.len()), (Some(15), 1), "{all}");
         assert!(read(template).unwrap().sizes.is_empty());
         // The error names all keys that there are.
-        for section in ["server", "build", "network", "stack", "stack.host", "dyno", "sizes.standard-1x"] {
+        for section in ["server", "build", "network", "disk", "stack", "stack.host", "dyno", "sizes.standard-1x"] {
             let error = read(&format!("[{section}]\nnonsense = 1\n")).unwrap_err().to_string();
             let (_, keys) = error.split_once("expected ").unwrap();
             let keys: Vec<&str> = keys.split('`').skip(1).step_by(2).collect();

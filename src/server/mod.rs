@@ -4,6 +4,7 @@
 mod config;
 
 use crate::api;
+use crate::control::disk::Keep;
 use crate::control::{self, Control, Place};
 use crate::doctor;
 use crate::domain::app::AppId;
@@ -42,6 +43,9 @@ use tokio_util::sync::CancellationToken;
 
 const DEFAULT_API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 const DEFAULT_ROUTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// Megabytes that stay free on ROOT's disk when the configuration does not say.
+const RESERVE_MB: u64 = 256;
 
 /// What dynos have between SIGTERM and SIGKILL when their instance ends.
 const LAST_GRACE: Duration = Duration::from_secs(10);
@@ -136,6 +140,7 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
         router_port: router_addr.port(),
         stack: config.stack.default,
         source_limit: Place::SOURCE_LIMIT,
+        keep: keep(&config),
     };
     let drains = Drains::new(hub.clone(), drain_reach(&config));
     let closing_too = closing.clone();
@@ -154,6 +159,7 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     control::apps::sweep(&control).await.context("can't remove what a crash left of destroyed apps")?;
     control::drains::start_all(&control).await?;
     tokio::spawn(control::stacks::keep_collecting(control.clone()));
+    tokio::spawn(control::disk::keep_collecting(control.clone()));
     let api_addr = api.local_addr()?;
     // Whoever finds the socket, or reads that the server is ready, may ask it to stop at once.
     let stop = Stop::listen()?;
@@ -375,6 +381,11 @@ fn engine_settings(config: &Config, router: SocketAddr, egress: BTreeMap<AppId, 
     dyno::Settings { policy, egress, measured_every, usual: config.sizes().of(DynoSize::default()), ..defaults }
 }
 
+fn keep(config: &Config) -> Keep {
+    let reserve = config.disk.reserve_mb.unwrap_or(RESERVE_MB).saturating_mul(1 << 20);
+    Keep { reserve, slugs: config.disk.keep_slugs.unwrap_or(10).max(1) }
+}
+
 /// Drains reach of this machine what dynos do.
 fn drain_reach(config: &Config) -> Reach {
     let tcp = config.network.allow_host.iter().filter(|open| open.protocol == Protocol::Tcp);
@@ -402,6 +413,7 @@ fn build_settings(config: &Config, instance: &Instance, domain: &str, router: So
         memory_mb: config.build.memory_mb.unwrap_or(defaults.memory_mb),
         slug_mb: config.build.slug_mb.unwrap_or(defaults.slug_mb),
         cache_mb: config.build.cache_mb.unwrap_or(defaults.cache_mb),
+        reserve_mb: config.disk.reserve_mb.unwrap_or(RESERVE_MB),
         ..defaults
     }
 }

@@ -36,6 +36,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 use unpack::{Failure, Links, Order, Report, Strip};
 
 /// Owner of trees and sources; `dyno` inside a dyno.
@@ -196,13 +197,11 @@ impl SlugStore {
     /// No such slug, one that is damaged on the disk, a disk that is full.
     pub fn tree(&self, digest: &Digest) -> Result<PathBuf, SlugError> {
         let place = self.trees.join(digest.as_str());
-        if place.is_dir() {
-            return Ok(place);
-        }
         let one = self.making(digest);
         let made = {
             let _alone = one.lock().unwrap_or_else(PoisonError::into_inner);
-            if place.is_dir() { Ok(()) } else { self.make_tree(digest, &place) }
+            // Whoever removes trees that nobody uses goes by the time of the last call.
+            if place.is_dir() { touch(&place) } else { self.make_tree(digest, &place) }
         };
         drop(one);
         self.made(digest);
@@ -241,6 +240,45 @@ impl SlugStore {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
+        self.take_tree_away(digest)
+    }
+
+    /// Whether the slug itself is here, so that dynos can be started from it.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.archive(digest).is_file()
+    }
+
+    /// The slugs that are unpacked here.
+    ///
+    /// # Errors
+    /// When the directory can't be read.
+    pub fn unpacked(&self) -> io::Result<Vec<Digest>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.trees)? {
+            // Others are half-made.
+            found.extend(entry?.file_name().to_str().and_then(|name| name.parse().ok()));
+        }
+        Ok(found)
+    }
+
+    /// Removes a slug's tree, which the next [`SlugStore::tree`] makes again, unless that was called within `lately`. No
+    /// dyno may be using it. Says whether it was removed.
+    ///
+    /// # Errors
+    /// Files that cannot be removed; to be tried again.
+    pub fn remove_tree(&self, digest: &Digest, lately: Duration) -> io::Result<bool> {
+        let one = self.making(digest);
+        let _alone = one.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = fs::metadata(self.trees.join(digest.as_str()))?.modified()?;
+        // A clock that was set back says nothing.
+        if used.elapsed().is_ok_and(|ago| ago < lately) {
+            return Ok(false);
+        }
+        self.take_tree_away(digest).map(|()| true)
+    }
+
+    /// With the digest's lock held.
+    fn take_tree_away(&self, digest: &Digest) -> io::Result<()> {
         // First it loses its name, which would promise that it is complete.
         let gone = HalfMade::new(&self.trees, digest.as_str());
         match fs::rename(self.trees.join(digest.as_str()), &gone.0) {
@@ -309,6 +347,11 @@ impl SlugStore {
             making.remove(digest);
         }
     }
+}
+
+fn touch(dir: &Path) -> Result<(), SlugError> {
+    let set = File::open(dir).and_then(|file| file.set_modified(SystemTime::now()));
+    set.map_err(SlugError::io("note the use of", dir))
 }
 
 fn slug_order(strip: Strip, links: Links) -> Order {

@@ -133,3 +133,39 @@ fn a_build_that_fills_the_disk_is_stopped_in_plain_words_and_the_old_release_ser
         wait_for("the new release", || (hokku.get("full", "/env/FROM_PROFILE").body.is_empty()).then_some(()));
     });
 }
+
+#[test]
+fn room_is_made_of_what_nobody_goes_back_to() {
+    let free = free_mb(&std::env::temp_dir());
+    // There is room for builds, and less than twice the reserve.
+    let hokku = Hokku::with_config(&format!("[disk]\nreserve_mb = {}\nkeep_slugs = 2\n", free * 7 / 10));
+    let repository = hokku.serving("room"); // v3
+    for version in ["four", "five", "six"] {
+        repository.write("version", version).commit(version);
+        hokku.push(&repository).expect_success();
+    }
+    wait_for("the newest", || hokku.get("room", "/").body.starts_with("version six").then_some(()));
+    wait_for("only its dynos", || (hokku.json(&["ps", "--json", "-a", "room"]).as_array()?.len() == 1).then_some(()));
+    let entries = |dir: &str| fs::read_dir(hokku.root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
+    // Nobody has used them lately.
+    wait_for("dynos that are gone", || {
+        let ago = std::time::SystemTime::now() - std::time::Duration::from_secs(120);
+        entries("trees").for_each(|tree| fs::File::open(tree).unwrap().set_modified(ago).unwrap());
+        hokku.ok(&["disk:collect"]);
+        (entries("trees").count() == 1).then_some(())
+    });
+    assert_eq!(entries("slugs").count(), 2);
+    assert!(hokku.get("room", "/").body.starts_with("version six"));
+
+    let refusal = hokku.fails(&["rollback", "v3", "-a", "room"]);
+    assert!(refusal.contains("make room"), "{refusal}");
+    hokku.ok(&["rollback", "v5", "-a", "room"]);
+    wait_for("the one before", || hokku.get("room", "/").body.starts_with("version five").then_some(()));
+
+    let usage = hokku.json(&["disk", "--json"]);
+    let on_disk: u64 = entries("slugs").map(|slug| fs::metadata(slug).unwrap().len()).sum();
+    assert_eq!(usage["apps"][0]["slugs"], on_disk);
+    assert!(usage["parts"]["trees"].as_u64().unwrap() > 0 && usage["free"].as_u64().unwrap() > 0, "{usage}");
+    let table = hokku.ok(&["disk"]);
+    assert!(table.contains("are free") && table.contains("room"), "{table}");
+}
