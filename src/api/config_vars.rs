@@ -22,7 +22,7 @@ async fn info(State(control): State<Control>, at: At) -> ApiResult<Json<ConfigVa
 
 async fn of_release(State(control): State<Control>, at: At) -> ApiResult<Json<ConfigVars>> {
     let view = releases::find(&control, at.app.id, at.path.get("release")).await?;
-    Ok(Json(view.release.config))
+    Ok(Json(view.release.vars()))
 }
 
 async fn update(

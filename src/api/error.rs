@@ -97,6 +97,7 @@ impl From<ControlError> for ApiError {
             | ControlError::Drain(_)
             | ControlError::Hostname(_)
             | ControlError::Pipeline(_)
+            | ControlError::Addon(_)
             | ControlError::Destination(_)
             | ControlError::Checksum { .. }
             | ControlError::Run(_)

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod addons;
 mod apps;
 mod attach;
 mod authorizations;
@@ -48,6 +49,7 @@ use axum::{Router, middleware};
 fn routes(control: Control) -> Router {
     let with_token = Router::new()
         .merge(account::routes())
+        .merge(addons::routes())
         .merge(apps::routes())
         .merge(authorizations::routes())
         .merge(buildpacks::routes())

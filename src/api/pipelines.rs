@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{At, Input, Segments, time};
+use super::request::{At, Input, Segments, Which, time};
 use super::{account, paging, platform};
 use crate::control::{Control, pipelines};
 use crate::domain::actor::Actor;
@@ -28,23 +28,6 @@ pub(super) fn routes() -> Router<Control> {
         .route("/pipeline-promotions", post(promote))
         .route("/pipeline-promotions/{promotion}", get(promotion))
         .route("/pipeline-promotions/{promotion}/promotion-targets", get(targets))
-}
-
-/// A name or an id, or a resource that is named by `{"id"}` or `{"name"}`; clients write either.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "expected a name or an id")]
-enum Which {
-    Plain(String),
-    Id { id: String },
-    Name { name: String },
-}
-
-impl Which {
-    fn text(&self) -> &str {
-        match self {
-            Self::Plain(text) | Self::Id { id: text } | Self::Name { name: text } => text,
-        }
-    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -20,21 +20,17 @@ pub(super) fn routes() -> Router<Control> {
         .route("/account/features/{feature}", get(no_feature))
         .route("/apps/{app}/features/{feature}", get(no_app_feature))
         .route("/apps/{app}/collaborators", get(collaborators));
-    for path in
-        ["/account/features", "/addons", "/addon-attachments", "/teams", "/spaces", "/oauth/clients", "/oauth/sessions"]
-    {
+    for path in ["/account/features", "/teams", "/spaces", "/oauth/clients", "/oauth/sessions"] {
         router = router.route(path, get(empty));
     }
-    for path in
-        ["/apps/{app}/features", "/apps/{app}/addons", "/apps/{app}/addon-attachments", "/apps/{app}/sni-endpoints"]
-    {
+    for path in ["/apps/{app}/features", "/apps/{app}/sni-endpoints"] {
         router = router.route(path, get(empty_of_app));
     }
     router
 }
 
 /// When the constants below were made; they have to say something.
-const EPOCH: &str = "2026-11-22T00:00:00Z";
+pub(super) const EPOCH: &str = "2026-11-22T00:00:00Z";
 
 const REGION_ID: Uuid = Uuid::from_u128(0x686f_6b6b_752d_7265_8001_6769_6f6e_0001);
 const GENERATION_ID: Uuid = Uuid::from_u128(0x686f_6b6b_752d_6765_8001_6e65_7200_0001);

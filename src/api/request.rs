@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use uuid::Uuid;
@@ -102,6 +103,23 @@ impl FromRequestParts<Control> for At {
         let path = Segments::from_request_parts(parts, control).await?;
         let app = apps::find(control, path.get("app")).await?;
         Ok(Self { app, path })
+    }
+}
+
+/// A name or an id, or a resource that is named by `{"id"}` or `{"name"}`; clients write either.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a name or an id")]
+pub(super) enum Which {
+    Plain(String),
+    Id { id: String },
+    Name { name: String },
+}
+
+impl Which {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Plain(text) | Self::Id { id: text } | Self::Name { name: text } => text,
+        }
     }
 }
 

@@ -258,7 +258,8 @@ pub(super) async fn destroy(ctx: &Context, args: Destroy) -> Result<(), Failure>
     let client = ctx.client()?;
     let name = args.target.map_or_else(|| ctx.app(&args.app), Ok)?;
     let app: App = client.get(&Context::path(&name, "")).await?;
-    confirm(ctx, &app.name, args.confirm)?;
+    let loss = format!("delete {} with all its releases, logs and code", ctx.out.app(&app.name));
+    confirm(ctx, &app.name, args.confirm, &loss)?;
     let progress = ctx.out.start(format_args!("Destroying {}", ctx.out.app(&app.name)));
     client.delete::<Value>(&Context::path(&app.name, "")).await?;
     progress.done("done");
@@ -269,20 +270,18 @@ pub(super) async fn destroy(ctx: &Context, args: Destroy) -> Result<(), Failure>
     Ok(())
 }
 
-/// What is destroyed is gone, so the name has to be given twice.
-fn confirm(ctx: &Context, app: &str, given: Option<String>) -> Result<(), Failure> {
+/// What is destroyed is gone, so the app's name has to be given twice.
+pub(super) fn confirm(ctx: &Context, app: &str, given: Option<String>, loss: &str) -> Result<(), Failure> {
     let given = match given {
         Some(given) => given,
         None if std::io::stdin().is_terminal() => {
             ctx.out.warn(&format!(
-                "WARNING: This will delete {} with all its releases, logs and code.\nTo proceed, type {app} or re-run \
-                 this command with\n--confirm {app}",
-                ctx.out.app(app)
+                "WARNING: This will {loss}.\nTo proceed, type {app} or re-run this command with\n--confirm {app}"
             ));
             ask("> ").map_err(|error| Failure::local("stdin can't be read", &error))?
         }
         None => {
-            return Err(Failure::usage(format!("destroying {app} has to be confirmed"))
+            return Err(Failure::usage(format!("destroying has to be confirmed by the name of the app, {app}"))
                 .hint(format!("run it again with --confirm {app}")));
         }
     };

@@ -5,6 +5,7 @@
 //! [`Invocation`]; starting a server and taking an instance away are left to `main.rs`, as they are not a client's work.
 #![forbid(unsafe_code)]
 
+mod addons;
 mod apps;
 mod archive;
 mod attach;
@@ -65,6 +66,24 @@ enum Command {
     Disk(disk::Show),
     #[command(name = "disk:collect")]
     DiskCollect(disk::Collect),
+
+    Addons(addons::List),
+    #[command(name = "addons:services")]
+    AddonsServices(addons::Services),
+    #[command(name = "addons:plans")]
+    AddonsPlans(addons::Plans),
+    #[command(name = "addons:create", visible_alias = "addons:add")]
+    AddonsCreate(addons::Create),
+    #[command(name = "addons:attach")]
+    AddonsAttach(addons::Attach),
+    #[command(name = "addons:detach")]
+    AddonsDetach(addons::Detach),
+    #[command(name = "addons:info")]
+    AddonsInfo(addons::Info),
+    #[command(name = "addons:rename")]
+    AddonsRename(addons::Rename),
+    #[command(name = "addons:destroy", visible_alias = "addons:remove")]
+    AddonsDestroy(addons::Destroy),
 
     Apps(apps::List),
     #[command(name = "apps:create", visible_alias = "create")]
@@ -332,6 +351,15 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Run(args) => return run::run(ctx, args).await,
         Command::Disk(args) => disk::show(ctx, args).await,
         Command::DiskCollect(args) => disk::collect(ctx, args).await,
+        Command::Addons(args) => addons::list(ctx, args).await,
+        Command::AddonsServices(args) => addons::services(ctx, &args).await,
+        Command::AddonsPlans(args) => addons::plans(ctx, &args).await,
+        Command::AddonsCreate(args) => addons::create(ctx, args).await,
+        Command::AddonsAttach(args) => addons::attach(ctx, args).await,
+        Command::AddonsDetach(args) => addons::detach(ctx, args).await,
+        Command::AddonsInfo(args) => addons::info(ctx, args).await,
+        Command::AddonsRename(args) => addons::rename(ctx, args).await,
+        Command::AddonsDestroy(args) => addons::destroy(ctx, args).await,
         Command::Apps(args) => apps::list(ctx, args).await,
         Command::AppsCreate(args) => apps::create(ctx, args).await,
         Command::AppsInfo(args) => apps::info(ctx, args).await,

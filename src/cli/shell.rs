@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The commands by topic, in the order a beginner meets them. A test sees to it that each is here once.
-pub(super) const TOPICS: [(&str, &[&str]); 18] = [
+pub(super) const TOPICS: [(&str, &[&str]); 19] = [
     ("Server", &["server", "install", "uninstall", "down", "doctor", "disk", "disk:collect"]),
     ("Apps", &["apps", "apps:create", "apps:info", "apps:rename", "apps:destroy"]),
     ("Git and deploying", &["git:remote", "git:credentials", "deploy", "rebuild"]),
@@ -21,6 +21,20 @@ pub(super) const TOPICS: [(&str, &[&str]); 18] = [
     ("Buildpacks", &["buildpacks", "buildpacks:set", "buildpacks:add", "buildpacks:remove", "buildpacks:clear"]),
     ("Stacks", &["stack", "stack:set", "stack:build", "stack:update", "stack:export", "stack:import"]),
     ("Runtimes", &["runtime:list", "runtime:import", "runtime:remove"]),
+    (
+        "Add-ons",
+        &[
+            "addons",
+            "addons:create",
+            "addons:attach",
+            "addons:detach",
+            "addons:info",
+            "addons:rename",
+            "addons:destroy",
+            "addons:services",
+            "addons:plans",
+        ],
+    ),
     (
         "Pipelines",
         &[

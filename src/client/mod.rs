@@ -140,6 +140,12 @@ impl Client {
         self.json(Call::new(Method::DELETE, path)).await
     }
 
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn delete_with<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, ClientError> {
+        self.json(Call::new(Method::DELETE, path).json(body)).await
+    }
+
     /// All rows of a list, page after page.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Apps: create, find, change, destroy.
 #![forbid(unsafe_code)]
 
-use super::{Control, ControlError, Resource, releases};
+use super::{Control, ControlError, Resource, addons, releases};
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId, AppName};
 use crate::domain::egress::Egress;
@@ -182,21 +182,23 @@ pub async fn update(control: &Control, app: &App, patch: AppPatch) -> Result<App
 /// When there is no such app any more.
 pub async fn destroy(control: &Control, app: App) -> Result<AppView, ControlError> {
     let id = app.id;
-    let (view, remains) = control
+    let (view, remains, (addons, releases)) = control
         .store
         .write(move |tx| {
+            let left = addons::leave(tx, &app)?;
             let view = view_of(tx, app)?;
             let remains = remains(tx, id)?;
             if !store::apps::delete(tx, id)? {
                 return Err(ControlError::NotFound(Resource::App));
             }
-            Ok((view, remains))
+            Ok((view, remains, left))
         })
         .await?;
     for build in &remains.builds {
         control.supervisor.builds().cancel(*build);
     }
     control.supervisor.wake(id);
+    addons::left(control, addons, releases).await;
     let control = control.clone();
     tokio::spawn(async move {
         all_stopped(&control, id).await;

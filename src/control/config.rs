@@ -16,7 +16,7 @@ use jiff::Timestamp;
 pub async fn get(control: &Control, app: AppId) -> Result<ConfigVars, ControlError> {
     control
         .store
-        .read(move |tx| Ok(store::releases::newest(tx, app)?.map(|release| release.config).unwrap_or_default()))
+        .read(move |tx| Ok(store::releases::newest(tx, app)?.map(|release| release.vars()).unwrap_or_default()))
         .await
 }
 
@@ -35,10 +35,10 @@ pub async fn set(
     let (config, release) = control
         .store
         .write(move |tx| match releases::record(tx, app, &Change::Config(&patch), &actor, Timestamp::now()) {
-            Ok(release) => Ok((release.config.clone(), Some(release))),
+            Ok(release) => Ok((release.vars(), Some(release))),
             Err(ControlError::Release(ReleaseError::NoChange)) => {
                 let newest = store::releases::newest(tx, app)?;
-                Ok((newest.map(|release| release.config).unwrap_or_default(), None))
+                Ok((newest.map(|release| release.vars()).unwrap_or_default(), None))
             }
             Err(error) => Err(error),
         })

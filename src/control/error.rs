@@ -1,6 +1,7 @@
 //! Why a use case did not do what was asked.
 #![forbid(unsafe_code)]
 
+use crate::domain::addon::AddonError;
 use crate::domain::app::{AppName, AppNameError};
 use crate::domain::drain::DrainUrlError;
 use crate::domain::egress::EgressError;
@@ -19,6 +20,9 @@ use std::io;
 /// What could not be found, in the words that clients compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
+    AddOn,
+    AddOnAttachment,
+    AddOnService,
     App,
     Authorization,
     Build,
@@ -30,6 +34,7 @@ pub enum Resource {
     LogSession,
     Output,
     Pipeline,
+    Plan,
     PipelineCoupling,
     PipelinePromotion,
     ProcessType,
@@ -47,6 +52,10 @@ pub enum Resource {
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            // With underscores and blanks as clients compare them.
+            Self::AddOn => "add_on",
+            Self::AddOnAttachment => "add_on attachment",
+            Self::AddOnService => "add_on service",
             Self::App => "app",
             Self::Authorization => "authorization",
             Self::Build => "build",
@@ -58,6 +67,7 @@ impl fmt::Display for Resource {
             Self::LogSession => "log session",
             Self::Output => "output",
             Self::Pipeline => "pipeline",
+            Self::Plan => "plan",
             Self::PipelinePromotion => "pipeline promotion",
             Self::PipelineCoupling => "pipeline coupling",
             Self::ProcessType => "process type",
@@ -100,6 +110,8 @@ pub enum ControlError {
     Hostname(#[from] HostnameError),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    #[error(transparent)]
+    Addon(#[from] AddonError),
     #[error(transparent)]
     Destination(#[from] EgressError),
     /// What a client sent that no other variant describes, as a sentence.

@@ -4,6 +4,7 @@
 //! told and the supervisor woken, which makes it so. Nothing here waits for a dyno.
 #![forbid(unsafe_code)]
 
+pub mod addons;
 pub mod apps;
 pub mod buildpacks;
 pub mod builds;

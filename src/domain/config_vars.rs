@@ -69,6 +69,12 @@ impl ConfigVars {
         Ok(self.merge(&patch)?.0)
     }
 
+    /// The set with those of `others` too, which win.
+    #[must_use]
+    pub fn with(&self, others: &Self) -> Self {
+        Self(self.0.iter().chain(&others.0).map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
@@ -79,6 +85,13 @@ impl ConfigVars {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// Of names that were checked already.
+impl FromIterator<(String, String)> for ConfigVars {
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(vars: T) -> Self {
+        Self(vars.into_iter().collect())
     }
 }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod actor;
+pub mod addon;
 pub mod app;
 pub mod backoff;
 pub mod build;

@@ -45,8 +45,11 @@ pub struct Release {
     /// Counts up by one within the app and is never used again.
     pub version: u32,
     pub slug: Option<SlugId>,
+    /// What people have set; [`Release::vars`] is what dynos see.
     pub config: ConfigVars,
-    /// Names of the add-on plans attached when it was made.
+    /// What the add-ons bring that were attached when it was made.
+    pub attached: ConfigVars,
+    /// Names of their plans.
     pub addons: Vec<String>,
     pub description: String,
     pub actor: Actor,
@@ -75,6 +78,8 @@ pub enum Change<'a> {
     Rollback(&'a Release),
     /// A slug released through the API.
     Slug { slug: SlugId, description: Option<&'a str> },
+    /// Others are attached than before.
+    Addons { attached: ConfigVars, plans: Vec<String>, description: &'a str },
 }
 
 /// What a new release builds on.
@@ -90,6 +95,8 @@ pub struct History<'a> {
 pub enum ReleaseError {
     #[error(transparent)]
     Config(#[from] config_vars::ConfigError),
+    #[error("cannot overwrite attachment values {0}")]
+    Attached(String),
     #[error("nothing changes, so there is no new release")]
     NoChange,
     #[error("can't roll back to v{0}: it has no code")]
@@ -113,6 +120,12 @@ impl Release {
     ) -> Result<Self, ReleaseError> {
         let config = || history.newest.map(|release| release.config.clone()).unwrap_or_default();
         let slug = history.standing.and_then(|release| release.slug);
+        let before = history.newest.map(|release| (release.attached.clone(), release.addons.clone()));
+        let (attached, addons) = match change {
+            Change::Addons { attached, plans, .. } => (attached.clone(), plans.clone()),
+            // Going back to an earlier release leaves add-ons as they are.
+            _ => before.unwrap_or_default(),
+        };
         let (slug, config, description) = match change {
             Change::Initial => (None, config(), "Initial release".to_owned()),
             Change::EnableLogplex => (None, config(), "Enable Logplex".to_owned()),
@@ -122,7 +135,13 @@ impl Release {
             Change::Slug { slug, description } => {
                 (Some(*slug), config(), description.map_or_else(|| deploy_description(None), str::to_owned))
             }
+            Change::Addons { description, .. } => (slug, config(), (*description).to_owned()),
             Change::Config(patch) => {
+                let taken: Vec<&str> =
+                    patch.keys().map(String::as_str).filter(|key| attached.get(key).is_some()).collect();
+                if !taken.is_empty() {
+                    return Err(ReleaseError::Attached(taken.join(", ")));
+                }
                 let (merged, changed) = config().merge(patch)?;
                 if !changed {
                     return Err(ReleaseError::NoChange);
@@ -143,13 +162,19 @@ impl Release {
             phase_passed: slug.is_none(),
             slug,
             config,
-            addons: history.newest.map(|release| release.addons.clone()).unwrap_or_default(),
+            attached,
+            addons,
             description,
             actor,
             failure: None,
             created_at: now,
             updated_at: now,
         })
+    }
+
+    /// What its dynos see.
+    pub fn vars(&self) -> ConfigVars {
+        self.config.with(&self.attached)
     }
 
     /// Whether one can go back to this release.

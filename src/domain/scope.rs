@@ -103,6 +103,9 @@ pub fn needed(method: &str, route: &str) -> Scope {
         rest.ends_with("/config-vars") || rest.starts_with("/log-drains") || (rest == "/dynos" && method == "POST")
     };
     match (route, of_app) {
+        ("/addons/{addon}/config", _) => Scope::ReadProtected,
+        ("/addon-attachments" | "/addon-attachments/{attachment}", _) if !reads => Scope::Write,
+        ("/actions/addons/resolve" | "/actions/addon-attachments/resolve", _) => Scope::Read,
         ("/account" | "/users/{user}", _) if reads => Scope::Identity,
         (_, Some(rest)) if protected(rest) => {
             if reads {

@@ -37,6 +37,8 @@ pub enum StoreError {
     },
     #[error("the config vars of release {0} can't be unsealed with this key")]
     Sealed(crate::domain::release::ReleaseId),
+    #[error("the config vars of add-on {0} can't be unsealed with this key")]
+    SealedAddon(uuid::Uuid),
     #[error("the URL of log drain {0} can't be unsealed with this key")]
     SealedDrain(uuid::Uuid),
     #[error("no random numbers from the kernel")]

@@ -12,6 +12,7 @@
 #![expect(clippy::missing_errors_doc, reason = "what a noun's function can fail with is `StoreError`, and says it")]
 
 pub mod accounts;
+pub mod addons;
 pub mod apps;
 pub mod buildpacks;
 pub mod builds;

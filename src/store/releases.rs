@@ -14,17 +14,17 @@ const SELECT: &str = "SELECT releases.*, accounts.email AS creator_email
                       FROM releases JOIN accounts ON accounts.id = releases.created_by";
 
 pub fn insert(tx: &Tx<'_>, release: &Release) -> Result<(), StoreError> {
-    let sealed = tx.seal.seal(json(&release.config).as_bytes(), release.id.0.as_bytes())?;
+    let seal = |vars: &ConfigVars| tx.seal.seal(json(vars).as_bytes(), release.id.0.as_bytes());
     tx.execute(
         "INSERT INTO releases (id, app_id, version, slug_id, config, addons, description, created_by, status,
-                               phase_passed, failure, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                               phase_passed, failure, created_at, updated_at, attached)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         (
             text(release.id),
             text(release.app),
             release.version,
             release.slug.map(text),
-            sealed,
+            seal(&release.config)?,
             json(&release.addons),
             &release.description,
             text(release.actor.id),
@@ -33,6 +33,7 @@ pub fn insert(tx: &Tx<'_>, release: &Release) -> Result<(), StoreError> {
             &release.failure,
             nanos(release.created_at),
             nanos(release.updated_at),
+            seal(&release.attached)?,
         ),
     )?;
     Ok(())
@@ -100,12 +101,16 @@ fn one(tx: &Tx<'_>, clause: &str, params: impl Params) -> Result<Option<Release>
 }
 
 /// A release whose config vars are still sealed.
-type Sealed = (Release, Vec<u8>);
+type Sealed = (Release, Vec<u8>, Option<Vec<u8>>);
 
-fn unseal(tx: &Tx<'_>, (release, sealed): Sealed) -> Result<Release, StoreError> {
-    let plain = tx.seal.open(&sealed, release.id.0.as_bytes());
-    let config = plain.and_then(|json| serde_json::from_slice::<ConfigVars>(&json).ok());
-    Ok(Release { config: config.ok_or(StoreError::Sealed(release.id))?, ..release })
+fn unseal(tx: &Tx<'_>, (release, config, attached): Sealed) -> Result<Release, StoreError> {
+    let open = |sealed: Vec<u8>| {
+        let plain = tx.seal.open(&sealed, release.id.0.as_bytes());
+        let vars = plain.and_then(|json| serde_json::from_slice::<ConfigVars>(&json).ok());
+        vars.ok_or(StoreError::Sealed(release.id))
+    };
+    let (config, attached) = (open(config)?, attached.map(open).transpose()?.unwrap_or_default());
+    Ok(Release { config, attached, ..release })
 }
 
 fn row(row: &Row<'_>) -> rusqlite::Result<Sealed> {
@@ -115,6 +120,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<Sealed> {
         version: row.get("version")?,
         slug: parsed_or_null(row, "slug_id")?,
         config: ConfigVars::default(),
+        attached: ConfigVars::default(),
         addons: from_json(row, "addons")?,
         description: row.get("description")?,
         actor: Actor { id: parsed(row, "created_by")?, email: row.get("creator_email")? },
@@ -124,7 +130,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<Sealed> {
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
     };
-    Ok((release, row.get("config")?))
+    Ok((release, row.get("config")?, row.get("attached")?))
 }
 
 fn status(row: &Row<'_>) -> rusqlite::Result<ReleaseStatus> {

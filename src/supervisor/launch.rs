@@ -116,7 +116,7 @@ fn mount(bind: &Bind) -> Mount {
 fn environment(stack: &Stack, release: &Release, order: &Order, web: bool) -> Vec<(String, String)> {
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let mut env = stack.env.clone();
-    env.extend(release.config.iter().map(|(key, value)| pair(key, value)));
+    env.extend(release.vars().iter().map(|(key, value)| pair(key, value)));
     env.extend(order.env.iter().cloned());
     env.push(pair("HOME", "/app"));
     env.push(pair("DYNO", &order.name.to_string()));

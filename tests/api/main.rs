@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets something unexpected has failed")]
 
 mod access;
+mod addons;
 mod apps;
 mod builds;
 mod config;

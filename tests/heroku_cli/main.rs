@@ -11,6 +11,7 @@
 )]
 
 mod access;
+mod addons;
 mod apps;
 mod domains;
 mod drains;

@@ -155,7 +155,7 @@ impl Inner {
                 Ok(Known {
                     first: store::releases::standing(tx, app)?.is_none_or(|release| release.slug.is_none()),
                     listed: store::buildpacks::get(tx, app)?,
-                    config: store::releases::newest(tx, app)?.map(|release| release.config).unwrap_or_default(),
+                    config: store::releases::newest(tx, app)?.map(|release| release.vars()).unwrap_or_default(),
                     commit: slug
                         .map(|id| store::slugs::get(tx, id))
                         .transpose()?
