@@ -34,6 +34,7 @@ fn command_line(args: Vec<OsString>) -> ExitCode {
             name: options.name,
             api: options.api,
             router: options.router,
+            router_tls: options.router_tls,
             domain: options.domain,
         })),
         Invocation::Down(at, options) => ended(server::down(&cli::root(&at), options.name.as_ref(), options.purge)),

@@ -687,6 +687,37 @@ fn wrong_usage_is_told_with_status_2() {
 }
 
 #[test]
+fn certificates() {
+    let mut session = session();
+    let cert = |name: &str, host: &str| {
+        json!({
+            "name": name, "domains": ["1"],
+            "ssl_cert": {
+                "cert_domains": [host], "subject": "/CN=shop", "issuer": "/O=Authority", "starts_at": THEN,
+                "expires_at": THEN, "ca_signed?": false, "self_signed?": false,
+            },
+        })
+    };
+    let (one, two) = (cert("calm-lake-00001", "www.example.com"), cert("quiet-harbor-00002", "*.example.com"));
+    let path = "GET /apps/my-app/sni-endpoints";
+    session.api.json(path, json!([]));
+    session.run("hokku certs -a my-app").run("hokku certs:info -a my-app");
+    session.quietly("echo chain > crt; echo secret > key");
+    session.api.json("POST /apps/my-app/sni-endpoints", one.clone());
+    session.run("hokku certs:add crt key -a my-app").run("hokku certs:add crt missing -a my-app");
+    session.api.json(path, json!([one]));
+    session.run("hokku certs:info -a my-app");
+    session.api.json("PATCH /apps/my-app/sni-endpoints/calm-lake-00001", two.clone());
+    session.run("hokku certs:update crt key -a my-app");
+    session.api.json(path, json!([one, two]));
+    session.run("hokku certs -a my-app").run("hokku certs:remove -a my-app");
+    session.api.json("GET /apps/my-app/sni-endpoints/quiet-harbor-00002", two.clone());
+    session.api.json("DELETE /apps/my-app/sni-endpoints/quiet-harbor-00002", two);
+    session.run("hokku certs:remove --name quiet-harbor-00002 -a my-app").run("hokku help certs:add");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
 fn domains() {
     let mut session = session();
     let own = json!({ "hostname": "my-app.localhost", "kind": "heroku", "cname": null });

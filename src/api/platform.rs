@@ -25,9 +25,7 @@ pub(super) fn routes() -> Router<Control> {
     {
         router = router.route(path, get(empty));
     }
-    for path in
-        ["/apps/{app}/features", "/apps/{app}/addons", "/apps/{app}/addon-attachments", "/apps/{app}/sni-endpoints"]
-    {
+    for path in ["/apps/{app}/features", "/apps/{app}/addons", "/apps/{app}/addon-attachments"] {
         router = router.route(path, get(empty_of_app));
     }
     router

@@ -12,6 +12,7 @@ mod auth;
 mod authorizations;
 mod buildpacks;
 mod builds;
+mod certs;
 mod config;
 mod context;
 mod domains;
@@ -167,6 +168,16 @@ enum Command {
     DomainsRemove(domains::Remove),
     #[command(name = "domains:clear")]
     DomainsClear(domains::Clear),
+
+    Certs(certs::List),
+    #[command(name = "certs:add")]
+    CertsAdd(certs::Add),
+    #[command(name = "certs:info")]
+    CertsInfo(certs::Info),
+    #[command(name = "certs:update")]
+    CertsUpdate(certs::Update),
+    #[command(name = "certs:remove")]
+    CertsRemove(certs::Remove),
 
     Drains(drains::List),
     #[command(name = "drains:add")]
@@ -373,6 +384,11 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::DomainsAdd(args) => domains::add(ctx, args).await,
         Command::DomainsRemove(args) => domains::remove(ctx, args).await,
         Command::DomainsClear(args) => domains::clear(ctx, args).await,
+        Command::Certs(args) => certs::list(ctx, args).await,
+        Command::CertsAdd(args) => certs::add(ctx, args).await,
+        Command::CertsInfo(args) => certs::info(ctx, args).await,
+        Command::CertsUpdate(args) => certs::update(ctx, args).await,
+        Command::CertsRemove(args) => certs::remove(ctx, args).await,
         Command::Drains(args) => drains::list(ctx, args).await,
         Command::DrainsAdd(args) => drains::add(ctx, args).await,
         Command::DrainsRemove(args) => drains::remove(ctx, args).await,

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The commands by topic, in the order a beginner meets them. A test sees to it that each is here once.
-pub(super) const TOPICS: [(&str, &[&str]); 18] = [
+pub(super) const TOPICS: [(&str, &[&str]); 19] = [
     ("Server", &["server", "down", "doctor"]),
     ("Apps", &["apps", "apps:create", "apps:info", "apps:rename", "apps:destroy"]),
     ("Git and deploying", &["git:remote", "git:credentials", "deploy", "rebuild"]),
@@ -36,6 +36,7 @@ pub(super) const TOPICS: [(&str, &[&str]); 18] = [
         ],
     ),
     ("Domains", &["domains", "domains:add", "domains:remove", "domains:clear"]),
+    ("Certificates", &["certs", "certs:add", "certs:info", "certs:update", "certs:remove"]),
     ("Network", &["egress", "egress:set"]),
     ("Maintenance", &["maintenance", "maintenance:on", "maintenance:off"]),
     (

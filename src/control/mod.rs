@@ -7,6 +7,7 @@
 pub mod apps;
 pub mod buildpacks;
 pub mod builds;
+pub mod certs;
 pub mod config;
 pub mod domains;
 pub mod drains;
@@ -60,6 +61,8 @@ pub struct Control {
     pub repositories: Repositories,
     pub(crate) jobs: stacks::Jobs,
     pub(crate) attached: builds::Attached,
+    /// Told when host names or certificates may have changed.
+    names: Arc<tokio::sync::Notify>,
     /// Held while an app's egress is changed.
     egress_turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -142,6 +145,7 @@ impl Control {
             repositories: Repositories::default(),
             jobs,
             attached,
+            names: Arc::default(),
             egress_turn,
         })
     }

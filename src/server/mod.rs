@@ -16,13 +16,13 @@ use crate::dyno::firewall::Policy;
 use crate::dyno::{self, Dynos, instances};
 use crate::git;
 use crate::logs::{Hub, HubLimits, Outputs};
-use crate::router::{Access, Router};
+use crate::router::{self, Access, Router};
 use crate::slug::SlugStore;
 use crate::stack::{Origin, Stacks};
 use crate::store::Store;
 use crate::supervisor::{self, Parts, Supervisor, builds};
 use crate::sys::tree;
-use crate::tls;
+use crate::tls::{self, OwnNames};
 use anyhow::{Context, bail};
 use config::Config;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -51,6 +51,8 @@ pub struct ServerOptions {
     pub api: Option<SocketAddr>,
     /// Where apps are served; 127.0.0.1:8080 when not set.
     pub router: Option<SocketAddr>,
+    /// Where apps are served over TLS; nowhere when not set.
+    pub router_tls: Option<SocketAddr>,
     /// Apps are served at `APP.DOMAIN`; `localhost` when not set.
     pub domain: Option<String>,
 }
@@ -78,6 +80,9 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     if instances::find(&options.root)?.is_none() {
         // Later ones may find their own router there.
         let _both = (bind(api, "--api").await?, bind(listen, "--router").await?);
+        if let Some(address) = options.router_tls {
+            bind(address, "--router-tls").await?;
+        }
     }
     let config = Config::read(&options.root)?;
     let (instance, _claim) = claim(&options)?;
@@ -97,13 +102,15 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
 
     // What runs: router first, so that its port is known to the firewall; then the dynos there are.
     let (access, accessed) = mpsc::unbounded_channel();
-    let (router, router_addr) = Router::start(&instance, listen, access)
+    let router_options = router::Options { tls: options.router_tls, ..router::Options::default() };
+    let (router, router_addr) = Router::start_with(&instance, listen, router_options, access)
         .await
-        .context("can't start the router; if its address is taken, choose another with --router")?;
+        .context("can't start the router; if its address is taken, choose another with --router or --router-tls")?;
+    let router_tls = router.tls_address();
     tokio::spawn(log_access(hub.clone(), accessed));
     let (events_out, mut events) = mpsc::unbounded_channel();
     let egress = store.read(crate::store::egress::all).await?;
-    let engine_settings = engine_settings(&config, router_addr, egress);
+    let engine_settings = engine_settings(&config, router_addr, router_tls, egress);
     let (dynos, found) = Dynos::start(instance.clone(), engine_settings, hub.clone(), events_out).await?;
     // With dynos there it is known that they can be launched, and their events are for the supervisor.
     if found.is_empty() {
@@ -117,10 +124,11 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
         slugs: slugs.clone(),
         stacks: stacks.clone(),
         engine: Arc::new(dynos.clone()),
-        router: Some(router),
+        router: Some(router.clone()),
         settings: supervisor_settings(&config, &domain),
     };
     let tls = tls::acceptor(&instance.root, &names(&domain, api.local_addr()?)).context("can't speak TLS")?;
+    let own_names = OwnNames::open(&instance.root, &domain).context("can't speak TLS")?;
     let supervisor = Supervisor::start(parts, found, events, build_settings(&config, &instance, &domain, router_addr));
 
     // What is listened to.
@@ -138,6 +146,9 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     let control = Control::new(parts).context("can't make the folder for sources ready")?;
     control::apps::sweep(&control).await.context("can't remove what a crash left of destroyed apps")?;
     control::drains::start_all(&control).await?;
+    if router_tls.is_some() {
+        tokio::spawn(control::certs::keep_serving(control.clone(), router, own_names));
+    }
     tokio::spawn(control::stacks::keep_collecting(control.clone()));
     let api_addr = api.local_addr()?;
     // Whoever finds the socket, or reads that the server is ready, may ask it to stop at once.
@@ -148,8 +159,8 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
         tokio::spawn(api::serve_unix(socket, control.clone(), git.clone())),
         tokio::spawn(api::serve_tcp(api, tls, control, git)),
     ];
-    Record::new(&instance, api_addr, router_addr, &domain).write()?;
-    announce(&instance, api_addr, router_addr, &domain)?;
+    Record::new(&instance, api_addr, (router_addr, router_tls), &domain).write()?;
+    announce(&instance, api_addr, (router_addr, router_tls), &domain)?;
 
     stop.asked().await;
     tracing::info!("stopping; dynos and router go on");
@@ -308,8 +319,14 @@ async fn log_access(hub: Hub, mut lines: mpsc::UnboundedReceiver<Access>) {
     }
 }
 
-fn engine_settings(config: &Config, router: SocketAddr, egress: BTreeMap<AppId, Egress>) -> dyno::Settings {
-    let policy = Policy { allow_host: config.network.allow_host.clone(), open_to_dynos: vec![router.port()] };
+fn engine_settings(
+    config: &Config,
+    router: SocketAddr,
+    router_tls: Option<SocketAddr>,
+    egress: BTreeMap<AppId, Egress>,
+) -> dyno::Settings {
+    let open_to_dynos = std::iter::once(router).chain(router_tls).map(|address| address.port()).collect();
+    let policy = Policy { allow_host: config.network.allow_host.clone(), open_to_dynos };
     let defaults = dyno::Settings::default();
     let measured_every = config.dyno.memory_check_seconds.map_or(defaults.measured_every, Duration::from_secs);
     dyno::Settings { policy, egress, measured_every, usual: config.sizes().of(DynoSize::default()), ..defaults }
@@ -353,16 +370,19 @@ struct Record {
     run: PathBuf,
     api: SocketAddr,
     router: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    router_tls: Option<SocketAddr>,
     domain: String,
     pid: i32,
     root: PathBuf,
 }
 
 impl Record {
-    fn new(instance: &Instance, api: SocketAddr, router: SocketAddr, domain: &str) -> Self {
+    fn new(instance: &Instance, api: SocketAddr, router: (SocketAddr, Option<SocketAddr>), domain: &str) -> Self {
         let pid = std::process::id().cast_signed();
         let (name, run, root) = (instance.name.clone(), instance.run.clone(), instance.root.clone());
-        Self { name, run, api, router, domain: domain.to_owned(), pid, root }
+        let (router, router_tls) = router;
+        Self { name, run, api, router, router_tls, domain: domain.to_owned(), pid, root }
     }
 
     /// Whole or not at all: a client may look at any time.
@@ -377,11 +397,23 @@ impl Record {
 }
 
 /// The one line on stdout: everything is up.
-fn announce(instance: &Instance, api: SocketAddr, router: SocketAddr, domain: &str) -> anyhow::Result<()> {
-    let port = if router.port() == 80 { String::new() } else { format!(":{}", router.port()) };
+fn announce(
+    instance: &Instance,
+    api: SocketAddr,
+    (router, tls): (SocketAddr, Option<SocketAddr>),
+    domain: &str,
+) -> anyhow::Result<()> {
+    let at = |scheme: &str, port: u16, usual: u16| {
+        let port = if port == usual { String::new() } else { format!(":{port}") };
+        format!("{scheme}://<app>.{domain}{port}")
+    };
+    let mut apps = at("http", router.port(), 80);
+    if let Some(tls) = tls {
+        apps = format!("{apps} and {}", at("https", tls.port(), 443));
+    }
     let root = instance.root.display();
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "Ready. Root {root}, API on http://{api}, apps on http://<app>.{domain}{port}")?;
+    writeln!(stdout, "Ready. Root {root}, API on http://{api}, apps on {apps}")?;
     Ok(stdout.flush()?)
 }
 

@@ -7,6 +7,7 @@
 mod access;
 mod apps;
 mod builds;
+mod certs;
 mod config;
 mod domains;
 mod dynos;

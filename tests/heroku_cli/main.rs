@@ -12,6 +12,7 @@
 
 mod access;
 mod apps;
+mod certs;
 mod domains;
 mod drains;
 mod dynos;
