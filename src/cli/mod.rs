@@ -84,6 +84,8 @@ enum Command {
     ConfigGet(config::Get),
     #[command(name = "config:set", visible_alias = "config:add")]
     ConfigSet(config::Set),
+    #[command(name = "config:edit")]
+    ConfigEdit(config::Edit),
     #[command(name = "config:unset", visible_alias = "config:remove")]
     ConfigUnset(config::Unset),
 
@@ -95,6 +97,11 @@ enum Command {
     #[command(name = "ps:stop", visible_aliases = ["stop", "ps:kill", "kill", "dyno:stop"])]
     PsStop(ps::Stop),
 
+    #[command(name = "ps:type", visible_aliases = ["ps:resize", "dyno:type", "dyno:resize"])]
+    PsType(ps::Type),
+    #[command(name = "ps:wait")]
+    PsWait(ps::Wait),
+
     Run(run::Run),
     #[command(name = "run:detached")]
     RunDetached(run::Detached),
@@ -104,6 +111,10 @@ enum Command {
     Releases(releases::List),
     #[command(name = "releases:info", visible_alias = "release")]
     ReleasesInfo(releases::Info),
+    #[command(name = "releases:output")]
+    ReleasesOutput(releases::Output),
+    #[command(name = "releases:retry")]
+    ReleasesRetry(releases::Retry),
     #[command(name = "rollback", visible_alias = "releases:rollback")]
     Rollback(releases::Rollback),
 
@@ -343,15 +354,20 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Config(args) => config::list(ctx, args).await,
         Command::ConfigGet(args) => config::get(ctx, args).await,
         Command::ConfigSet(args) => config::set(ctx, args).await,
+        Command::ConfigEdit(args) => config::edit(ctx, args).await,
         Command::ConfigUnset(args) => config::unset(ctx, args).await,
         Command::Ps(args) => ps::list(ctx, args).await,
         Command::PsScale(args) => ps::scale(ctx, args).await,
         Command::PsRestart(args) => ps::restart(ctx, args).await,
         Command::PsStop(args) => ps::stop(ctx, args).await,
+        Command::PsType(args) => ps::sizes(ctx, args).await,
+        Command::PsWait(args) => ps::wait(ctx, args).await,
         Command::RunDetached(args) => run::detached(ctx, args).await,
         Command::Logs(args) => logs::logs(ctx, args).await,
         Command::Releases(args) => releases::list(ctx, args).await,
         Command::ReleasesInfo(args) => releases::info(ctx, args).await,
+        Command::ReleasesOutput(args) => releases::output(ctx, args).await,
+        Command::ReleasesRetry(args) => releases::retry(ctx, args).await,
         Command::Rollback(args) => releases::rollback(ctx, args).await,
         Command::Builds(args) => builds::list(ctx, args).await,
         Command::BuildsOutput(args) => builds::output(ctx, args).await,

@@ -68,6 +68,22 @@ fn a_certificate_is_served_by_name_renewed_and_removed() {
     let refused = heroku.fails(&["certs:update", &file(&new), &file(&old_key), "--confirm", "shop", "-a", "shop"]);
     assert!(refused.contains("does not belong"), "{refused}");
 
+    // Our own CLI, over the API's TLS.
+    let api = format!("https://{}", hokku.api);
+    let over_tls = |authority: Option<&Path>| {
+        let mut command = hokku.command(&["apps:info", "-s", "-a", "shop"]);
+        command
+            .env_remove("HOKKU_ROOT")
+            .env("HOKKU_HOST", &api)
+            .env("HOKKU_API_KEY", heroku.variable("HEROKU_API_KEY"));
+        let output = command.envs(authority.map(|file| ("HOKKU_CA", file))).output().unwrap();
+        (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (done, said) = over_tls(Some(&authority));
+    assert!(done && said.contains("shop"), "{said}");
+    let (done, said) = over_tls(None);
+    assert!(!done && said.contains("HOKKU_CA"), "{said}");
+
     // Neither side needs the other, and a new server shows the same.
     hokku.kill_server();
     assert!(curl(&hokku, "www.example.com", &new).is_ok());
