@@ -1,14 +1,22 @@
-//! The instance's own certificate authority, and the certificate its API shows.
+//! Certificates: those of the instance's own authority, and those that users bring ([`Pair`]).
 //!
 //! ROOT has `ca.pem`, for everybody who is to trust this server, and `ca.key`, for root only; both are made at the first
-//! start and stay. The server's certificate is made anew at each start, its key is never on disk.
+//! start and stay. The certificates that API and router show in its name are made anew at each start, their keys are
+//! never on disk.
 #![forbid(unsafe_code)]
+
+mod pair;
+pub mod trusted;
+
+pub use pair::{Described, Pair, PairError, check, describe};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256,
 };
 use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -49,15 +57,8 @@ pub enum TlsError {
 /// # Errors
 /// When ROOT's files can't be read or made, or a name is none.
 pub fn acceptor(root: &Path, names: &[String]) -> Result<TlsAcceptor, TlsError> {
-    let authority = authority(root)?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name.push(DnType::CommonName, "hokku");
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    (params.not_before, params.not_after) = lifetime();
-    let certificate = params.signed_by(&key, &authority)?;
+    let certificate = certificate(&authority(root)?, &key, names)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?
@@ -65,6 +66,75 @@ pub fn acceptor(root: &Path, names: &[String]) -> Result<TlsAcceptor, TlsError> 
         .with_single_cert(vec![certificate.der().clone()], key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn certificate(
+    authority: &Issuer<'static, KeyPair>,
+    key: &KeyPair,
+    names: &[String],
+) -> Result<rcgen::Certificate, TlsError> {
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name.push(DnType::CommonName, "hokku");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    (params.not_before, params.not_after) = lifetime();
+    Ok(params.signed_by(key, authority)?)
+}
+
+/// What the router shows for apps' names below the instance's domain, in the name of the instance's own authority.
+pub struct OwnNames {
+    authority: Issuer<'static, KeyPair>,
+    key: KeyPair,
+    domain: String,
+    /// By name.
+    made: HashMap<String, Pair>,
+}
+
+impl fmt::Debug for OwnNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnNames").field("domain", &self.domain).finish_non_exhaustive()
+    }
+}
+
+impl OwnNames {
+    /// # Errors
+    /// When ROOT's files can't be read or made.
+    pub fn open(root: &Path, domain: &str) -> Result<Self, TlsError> {
+        // A certificate can't name what DNS does not know in this form.
+        let domain = if domain.is_ascii() { domain } else { "localhost" }.to_owned();
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        Ok(Self { authority: authority(root)?, key, domain, made: HashMap::new() })
+    }
+
+    /// For the domain and all names below it.
+    ///
+    /// # Errors
+    /// When the domain is no name.
+    pub fn all(&mut self) -> Result<Pair, TlsError> {
+        self.make(&[self.domain.clone(), format!("*.{}", self.domain)])
+    }
+
+    /// For one name, where clients don't take the wildcard for it: they want two labels behind a `*`.
+    ///
+    /// # Errors
+    /// When it is no name.
+    pub fn one(&mut self, host: &str) -> Result<Option<Pair>, TlsError> {
+        if self.domain.contains('.') || !host.is_ascii() {
+            return Ok(None);
+        }
+        self.make(&[host.to_owned()]).map(Some)
+    }
+
+    fn make(&mut self, names: &[String]) -> Result<Pair, TlsError> {
+        if let Some(pair) = self.made.get(&names[0]) {
+            return Ok(pair.clone());
+        }
+        let chain = certificate(&self.authority, &self.key, names)?.pem();
+        let pair = Pair { chain, key: self.key.serialize_pem() };
+        self.made.insert(names[0].clone(), pair.clone());
+        Ok(pair)
+    }
 }
 
 fn lifetime() -> (OffsetDateTime, OffsetDateTime) {

@@ -653,7 +653,7 @@ fn the_server_is_found_or_its_absence_explained() {
         .run("hokku env --root stale")
         .run("HOKKU_API_KEY=x hokku apps --host http://127.0.0.1:1")
         .run("HOKKU_API_KEY=x HOKKU_HOST=nonsense:port hokku apps")
-        .run("HOKKU_API_KEY=x hokku apps --host https://box")
+        .run("HOKKU_API_KEY=x hokku apps --host https://127.0.0.1:1")
         .run("HOKKU_API_KEY=\"$(printf 'a\\tb\\001')\" hokku apps --host http://127.0.0.1:1")
         .run("hokku apps --host http://127.0.0.1:1 --root x")
         .run("hokku config -a missing")
@@ -683,6 +683,91 @@ fn wrong_usage_is_told_with_status_2() {
         .run("hokku server --api nonsense")
         .run("hokku server --name Bad/Name")
         .run("hokku man nonsense");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
+fn sizes_and_waiting_for_dynos() {
+    let mut session = session();
+    let row = |kind: &str, size: &str| json!({ "type": kind, "quantity": 1, "size": size, "command": "x" });
+    session.api.json("GET /apps/my-app/formation", json!([row("web", "Basic"), row("worker", "Basic")]));
+    session.run("hokku ps:type -a my-app");
+    session.api.json("PATCH /apps/my-app/formation", json!([row("web", "Standard-2X"), row("worker", "Basic")]));
+    session.run("hokku ps:type web=standard-2x -a my-app").run("hokku ps:type eco -a my-app");
+    session.run("hokku ps:type web= -a my-app");
+    let dynos = json!([dyno("web.1", "up", "x"), dyno("run.1", "starting", "x")]);
+    session.api.json("GET /apps/my-app/dynos", dynos);
+    session.api.json("GET /apps/my-app/releases", json!([release(3, "Deploy", "succeeded", true)]));
+    session.api.json("GET /apps/my-app/releases/3", release(3, "Deploy", "succeeded", true));
+    session.run("hokku ps:wait -a my-app");
+    session.api.json("GET /apps/my-app/releases/3", release(3, "Deploy", "failed", false));
+    session.run("hokku ps:wait -a my-app");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
+fn config_vars_in_an_editor() {
+    let mut session = session();
+    session.api.json("GET /apps/my-app/config-vars", json!({ "A": "it's", "B": "two", "C": "stays" }));
+    session.api.json("PATCH /apps/my-app/config-vars", json!({}));
+    session.api.json("GET /apps/my-app/releases", json!([release(3, "Deploy", "succeeded", true)]));
+    session.quietly(
+        "printf 'cat $1; ls -l $1 | cut -c1-10; grep -v ^B= $1 > x; echo D=\"new one\" >> x; mv x $1' > editor",
+    );
+    session.run("EDITOR='sh editor' hokku config:edit -a my-app");
+    session.run("EDITOR=true hokku config:edit -a my-app");
+    session.run("EDITOR='printf other >' hokku config:edit B -a my-app");
+    session.run("EDITOR='echo nonsense >' hokku config:edit -a my-app");
+    session.run("EDITOR=false hokku config:edit -a my-app");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
+fn what_a_release_said_and_its_retry() {
+    let mut session = session();
+    let mut with_output = release(3, "Deploy 1a2b3c4d", "succeeded", true);
+    with_output["output_stream_url"] = json!("http://box/streams/1/secret");
+    with_output["slug"] = json!({ "id": "slug-1" });
+    session.api.json("GET /apps/my-app/releases", json!([with_output]));
+    session.api.on("GET /streams/1/secret", Answer::Text("migrated\n"));
+    session.run("hokku releases:output -a my-app");
+    session.api.json("GET /apps/my-app/releases/2", release(2, "Enable Logplex", "succeeded", false));
+    session.run("hokku releases:output v2 -a my-app");
+    let mut made = with_output.clone();
+    made["version"] = json!(4);
+    session.api.json("POST /apps/my-app/releases", made);
+    session.run("hokku releases:retry -a my-app");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
+fn certificates() {
+    let mut session = session();
+    let cert = |name: &str, host: &str| {
+        json!({
+            "name": name, "domains": ["1"],
+            "ssl_cert": {
+                "cert_domains": [host], "subject": "/CN=shop", "issuer": "/O=Authority", "starts_at": THEN,
+                "expires_at": THEN, "ca_signed?": false, "self_signed?": false,
+            },
+        })
+    };
+    let (one, two) = (cert("calm-lake-00001", "www.example.com"), cert("quiet-harbor-00002", "*.example.com"));
+    let path = "GET /apps/my-app/sni-endpoints";
+    session.api.json(path, json!([]));
+    session.run("hokku certs -a my-app").run("hokku certs:info -a my-app");
+    session.quietly("echo chain > crt; echo secret > key");
+    session.api.json("POST /apps/my-app/sni-endpoints", one.clone());
+    session.run("hokku certs:add crt key -a my-app").run("hokku certs:add crt missing -a my-app");
+    session.api.json(path, json!([one]));
+    session.run("hokku certs:info -a my-app");
+    session.api.json("PATCH /apps/my-app/sni-endpoints/calm-lake-00001", two.clone());
+    session.run("hokku certs:update crt key -a my-app");
+    session.api.json(path, json!([one, two]));
+    session.run("hokku certs -a my-app").run("hokku certs:remove -a my-app");
+    session.api.json("GET /apps/my-app/sni-endpoints/quiet-harbor-00002", two.clone());
+    session.api.json("DELETE /apps/my-app/sni-endpoints/quiet-harbor-00002", two);
+    session.run("hokku certs:remove --name quiet-harbor-00002 -a my-app").run("hokku help certs:add");
     insta::assert_snapshot!(session.transcript());
 }
 

@@ -12,3 +12,5 @@ mod process;
 mod rig;
 #[path = "router/smuggling.rs"]
 mod smuggling;
+#[path = "router/tls.rs"]
+mod tls;

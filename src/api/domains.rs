@@ -1,10 +1,10 @@
 //! `/apps/:app/domains`
 #![forbid(unsafe_code)]
 
-use super::error::{ApiError, ApiResult};
+use super::error::ApiResult;
 use super::paging;
 use super::request::{At, Input, time};
-use crate::control::{Control, Resource, domains};
+use crate::control::{Control, certs, domains};
 use crate::domain::actor::Actor;
 use crate::domain::app::App;
 use crate::domain::hostname::Domain;
@@ -15,6 +15,8 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use uuid::Uuid;
 
 pub(super) fn routes() -> Router<Control> {
     Router::new()
@@ -35,8 +37,9 @@ struct Update {
 
 async fn list(State(control): State<Control>, at: At, headers: HeaderMap) -> ApiResult<Response> {
     let added = domains::list(&control, at.app.id).await?;
-    let rows = added.iter().map(|domain| serialize(&control, &at.app, domain));
-    paging::page(&headers, std::iter::once(own(&control, &at.app)).chain(rows).collect(), &["id", "hostname"])
+    let names = certs::names(&control, at.app.id).await?;
+    let rows = added.iter().map(|domain| serialize(&control, &at.app, domain, &names));
+    paging::page(&headers, std::iter::once(own(&control, &at.app).await?).chain(rows).collect(), &["id", "hostname"])
 }
 
 async fn create(
@@ -45,53 +48,68 @@ async fn create(
     at: At,
     Input(body): Input<Create>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
-    no_endpoint(body.sni_endpoint)?;
-    let domain = domains::add(&control, &actor, &at.app, &body.hostname).await?;
-    Ok((StatusCode::CREATED, Json(serialize(&control, &at.app, &domain))))
-}
-
-fn no_endpoint(name: Option<String>) -> ApiResult<()> {
-    name.map_or(Ok(()), |_| Err(ApiError::not_found(Resource::SniEndpoint)))
+    let domain = domains::add(&control, &actor, &at.app, &body.hostname, body.sni_endpoint).await?;
+    Ok((StatusCode::CREATED, Json(one(&control, &at.app, &domain).await?)))
 }
 
 async fn info(State(control): State<Control>, at: At) -> ApiResult<Json<Value>> {
     let which = at.path.get("domain");
-    if which == at.app.id.to_string() || which.eq_ignore_ascii_case(&control.place.hostname(at.app.name.as_str())) {
-        return Ok(Json(own(&control, &at.app)));
+    if is_own(&control, &at.app, which) {
+        return Ok(Json(own(&control, &at.app).await?));
     }
     let domain = domains::find(&control, at.app.id, which).await?;
-    Ok(Json(serialize(&control, &at.app, &domain)))
+    Ok(Json(one(&control, &at.app, &domain).await?))
+}
+
+fn is_own(control: &Control, app: &App, which: &str) -> bool {
+    which == app.id.to_string() || which.eq_ignore_ascii_case(&control.place.hostname(app.name.as_str()))
 }
 
 async fn update(State(control): State<Control>, at: At, Input(body): Input<Update>) -> ApiResult<Json<Value>> {
-    no_endpoint(body.sni_endpoint)?;
-    info(State(control), at).await
+    if is_own(&control, &at.app, at.path.get("domain")) {
+        // It has what is for it without being told.
+        if let Some(which) = body.sni_endpoint {
+            certs::find(&control, at.app.id, &which).await?;
+        }
+        return Ok(Json(own(&control, &at.app).await?));
+    }
+    let domain = domains::assign(&control, at.app.id, at.path.get("domain"), body.sni_endpoint).await?;
+    Ok(Json(one(&control, &at.app, &domain).await?))
 }
 
 async fn remove(State(control): State<Control>, Extension(actor): Extension<Actor>, at: At) -> ApiResult<Json<Value>> {
     let domain = domains::remove(&control, &actor, &at.app, at.path.get("domain")).await?;
-    Ok(Json(serialize(&control, &at.app, &domain)))
+    Ok(Json(one(&control, &at.app, &domain).await?))
+}
+
+async fn one(control: &Control, app: &App, domain: &Domain) -> ApiResult<Value> {
+    Ok(serialize(control, app, domain, &certs::names(control, app.id).await?))
 }
 
 /// The one that an app has by its name.
-fn own(control: &Control, app: &App) -> Value {
-    json!({
+async fn own(control: &Control, app: &App) -> ApiResult<Value> {
+    let hostname = control.place.hostname(app.name.as_str());
+    let endpoints = certs::list(control, app.id).await?;
+    // Of several the newest, as the router does.
+    let endpoint = endpoints.iter().rfind(|shown| shown.described.covers(&hostname)).map(|shown| &shown.endpoint);
+    Ok(json!({
         "acm_status": null,
         "acm_status_reason": null,
         "app": { "id": app.id, "name": app.name },
         "cname": null,
         "created_at": time(app.created_at),
-        "hostname": control.place.hostname(app.name.as_str()),
+        "hostname": hostname,
         "id": app.id,
         "kind": "heroku",
-        "sni_endpoint": null,
+        "sni_endpoint": endpoint.map(|endpoint| json!({ "id": endpoint.id, "name": endpoint.name })),
         "status": "none",
         "updated_at": time(app.updated_at),
-    })
+    }))
 }
 
 /// Where DNS should lead is wherever it leads for the app's own name.
-fn serialize(control: &Control, app: &App, domain: &Domain) -> Value {
+fn serialize(control: &Control, app: &App, domain: &Domain, endpoints: &BTreeMap<Uuid, String>) -> Value {
+    let endpoint = domain.sni_endpoint.and_then(|id| Some(json!({ "id": id, "name": endpoints.get(&id)? })));
     json!({
         "acm_status": null,
         "acm_status_reason": null,
@@ -101,7 +119,7 @@ fn serialize(control: &Control, app: &App, domain: &Domain) -> Value {
         "hostname": domain.hostname.as_str(),
         "id": domain.id,
         "kind": "custom",
-        "sni_endpoint": null,
+        "sni_endpoint": endpoint,
         "status": "none",
         "updated_at": time(domain.created_at),
     })

@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 pub(super) fn routes() -> Router<Control> {
     Router::new()
         .route("/apps/{app}/dynos", get(list).post(create).delete(restart_all))
-        .route("/apps/{app}/dynos/{dyno}", get(info).delete(restart_one))
+        .route("/apps/{app}/dynos/{dyno}", get(info).post(run_inside).delete(restart_one))
         .route("/apps/{app}/dynos/{dyno}/actions/stop", post(stop_one))
         .route("/apps/{app}/formations/{type}", delete(restart_type))
         .route("/apps/{app}/formations/{type}/actions/stop", post(stop_type))
@@ -43,6 +43,14 @@ struct Create {
     force_no_tty: Option<bool>,
     env: Option<Map<String, Value>>,
     size: Option<String>,
+}
+
+/// Heroku has that for apps of its newer generation only.
+async fn run_inside(at: At) -> ApiError {
+    let (app, dyno) = (&at.app.name, at.path.get("dyno"));
+    ApiError::invalid(format!(
+        "Nothing can be started inside of {dyno}; heroku run -a {app} starts a dyno with the same code and config vars beside it."
+    ))
 }
 
 async fn create(

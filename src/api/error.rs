@@ -88,6 +88,7 @@ impl From<ControlError> for ApiError {
             ControlError::Egress(_) => Self::unavailable(sentence(&error)),
             ControlError::Store(_)
             | ControlError::Io(_)
+            | ControlError::Tls(_)
             | ControlError::Build(BuildError::Store(_) | BuildError::Io(_)) => Self::internal(&error),
             ControlError::AppName(_)
             | ControlError::ProcessType(_)
@@ -96,6 +97,7 @@ impl From<ControlError> for ApiError {
             | ControlError::Scope(_)
             | ControlError::Drain(_)
             | ControlError::Hostname(_)
+            | ControlError::Certificate(_)
             | ControlError::Pipeline(_)
             | ControlError::Addon(_)
             | ControlError::Destination(_)

@@ -36,6 +36,7 @@ mod rendezvous;
 mod request;
 mod runtimes;
 mod slugs;
+mod sni_endpoints;
 mod sources;
 mod stacks;
 mod streams;
@@ -67,6 +68,7 @@ fn routes(control: Control) -> Router {
         .merge(releases::routes())
         .merge(runtimes::routes())
         .merge(slugs::routes())
+        .merge(sni_endpoints::routes())
         .merge(sources::routes())
         .merge(stacks::routes())
         .route_layer(middleware::from_fn_with_state(control.clone(), request::authenticate));

@@ -23,10 +23,7 @@ pub(super) fn routes() -> Router<Control> {
     for path in ["/account/features", "/teams", "/spaces", "/oauth/clients", "/oauth/sessions"] {
         router = router.route(path, get(empty));
     }
-    for path in ["/apps/{app}/features", "/apps/{app}/sni-endpoints"] {
-        router = router.route(path, get(empty_of_app));
-    }
-    router
+    router.route("/apps/{app}/features", get(empty_of_app))
 }
 
 /// When the constants below were made; they have to say something.

@@ -57,6 +57,7 @@ async fn create(
         }
         _ => return Err(ApiError::bad_request("Give either a release to go back to or a slug to release.")),
     };
+    releases::command_begun(&control, &view.release).await;
     Ok((StatusCode::CREATED, Json(serialize(&control, &base, app, &view))))
 }
 

@@ -123,7 +123,7 @@ pub(super) async fn env(ctx: &Context, args: Env) -> Result<(), Failure> {
 
 /// What Heroku's CLI needs to know, and what keeps it from talking to Heroku.
 fn variables(base: &str, token: &str, place: &Place) -> Vec<(&'static str, String)> {
-    let git = base.strip_prefix("http://").unwrap_or(base);
+    let git = base.split_once("://").map_or(base, |(_, rest)| rest);
     let host = git.rsplit_once(':').map_or(git, |(host, _)| host);
     let mut variables = vec![
         ("HEROKU_HOST", base.to_owned()),

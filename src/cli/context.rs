@@ -90,8 +90,10 @@ impl Context {
 
     /// The URL that git uses for an app.
     pub(super) fn git_url(&self, app: &str) -> Result<String, Failure> {
-        match self.place()?.authority() {
-            Some(authority) => Ok(format!("http://{authority}/{app}.git")),
+        let place = self.place()?;
+        let scheme = if matches!(place, Place::Host { tls: true, .. }) { "https" } else { "http" };
+        match place.authority() {
+            Some(authority) => Ok(format!("{scheme}://{authority}/{app}.git")),
             None => Err(Failure::new("the server has not recorded the address its API listens at")
                 .hint("start it anew with: hokku server --api 127.0.0.1:5000")),
         }

@@ -95,8 +95,8 @@ impl From<ClientError> for Failure {
             }
             ClientError::Denied { .. } => by_root(failure),
             ClientError::Record { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => by_root(failure),
-            ClientError::Https(_) => {
-                failure.hint("reach the server's plain port through a tunnel: ssh -L 5000:127.0.0.1:5000 BOX")
+            ClientError::Untrusted { .. } => {
+                failure.hint("copy the server's ROOT/ca.pem here by a safe way and name the copy in HOKKU_CA")
             }
             ClientError::Broken(_) => failure.hint("the server may have been restarted; try again"),
             ClientError::Answer(_) => failure.hint("is that address a hokku server's, of the same version?"),

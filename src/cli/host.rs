@@ -34,6 +34,12 @@ pub struct Server {
     /// Where the apps are served [default: 127.0.0.1:8080]
     #[arg(long, value_name = "IP:PORT", env = "HOKKU_ROUTER", hide_env_values = true)]
     pub router: Option<SocketAddr>,
+    /// Where the apps are served over TLS [default: nowhere]
+    ///
+    /// By the certificates that apps have (certs:add); for all other names by one of the instance's own authority,
+    /// ROOT/ca.pem.
+    #[arg(long, value_name = "IP:PORT", env = "HOKKU_ROUTER_TLS", hide_env_values = true)]
+    pub router_tls: Option<SocketAddr>,
     /// Domain below which each app has its name [default: localhost]
     #[arg(long, value_name = "DOMAIN", env = "HOKKU_DOMAIN", hide_env_values = true)]
     pub domain: Option<String>,
@@ -71,6 +77,9 @@ pub struct Install {
     /// Where the apps are served [default: 0.0.0.0:80]
     #[arg(long, value_name = "IP:PORT")]
     pub router: Option<SocketAddr>,
+    /// Where they are served over TLS [default: 0.0.0.0:443, unless --router is given]
+    #[arg(long, value_name = "IP:PORT")]
+    pub router_tls: Option<SocketAddr>,
     /// Domain below which each app has its name [default: localhost]
     #[arg(long, value_name = "DOMAIN")]
     pub domain: Option<String>,

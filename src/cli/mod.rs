@@ -13,6 +13,7 @@ mod auth;
 mod authorizations;
 mod buildpacks;
 mod builds;
+mod certs;
 mod config;
 mod context;
 mod disk;
@@ -108,6 +109,8 @@ enum Command {
     ConfigGet(config::Get),
     #[command(name = "config:set", visible_alias = "config:add")]
     ConfigSet(config::Set),
+    #[command(name = "config:edit")]
+    ConfigEdit(config::Edit),
     #[command(name = "config:unset", visible_alias = "config:remove")]
     ConfigUnset(config::Unset),
 
@@ -119,6 +122,11 @@ enum Command {
     #[command(name = "ps:stop", visible_aliases = ["stop", "ps:kill", "kill", "dyno:stop"])]
     PsStop(ps::Stop),
 
+    #[command(name = "ps:type", visible_aliases = ["ps:resize", "dyno:type", "dyno:resize"])]
+    PsType(ps::Type),
+    #[command(name = "ps:wait")]
+    PsWait(ps::Wait),
+
     Run(run::Run),
     #[command(name = "run:detached")]
     RunDetached(run::Detached),
@@ -128,6 +136,10 @@ enum Command {
     Releases(releases::List),
     #[command(name = "releases:info", visible_alias = "release")]
     ReleasesInfo(releases::Info),
+    #[command(name = "releases:output")]
+    ReleasesOutput(releases::Output),
+    #[command(name = "releases:retry")]
+    ReleasesRetry(releases::Retry),
     #[command(name = "rollback", visible_alias = "releases:rollback")]
     Rollback(releases::Rollback),
 
@@ -192,6 +204,16 @@ enum Command {
     DomainsRemove(domains::Remove),
     #[command(name = "domains:clear")]
     DomainsClear(domains::Clear),
+
+    Certs(certs::List),
+    #[command(name = "certs:add")]
+    CertsAdd(certs::Add),
+    #[command(name = "certs:info")]
+    CertsInfo(certs::Info),
+    #[command(name = "certs:update")]
+    CertsUpdate(certs::Update),
+    #[command(name = "certs:remove")]
+    CertsRemove(certs::Remove),
 
     Drains(drains::List),
     #[command(name = "drains:add")]
@@ -346,6 +368,7 @@ fn in_runtime(ctx: &Context, command: Command) -> Result<u8, Failure> {
     result
 }
 
+#[expect(clippy::too_many_lines, reason = "a line for each command")]
 async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
     match command {
         Command::Run(args) => return run::run(ctx, args).await,
@@ -372,15 +395,20 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Config(args) => config::list(ctx, args).await,
         Command::ConfigGet(args) => config::get(ctx, args).await,
         Command::ConfigSet(args) => config::set(ctx, args).await,
+        Command::ConfigEdit(args) => config::edit(ctx, args).await,
         Command::ConfigUnset(args) => config::unset(ctx, args).await,
         Command::Ps(args) => ps::list(ctx, args).await,
         Command::PsScale(args) => ps::scale(ctx, args).await,
         Command::PsRestart(args) => ps::restart(ctx, args).await,
         Command::PsStop(args) => ps::stop(ctx, args).await,
+        Command::PsType(args) => ps::sizes(ctx, args).await,
+        Command::PsWait(args) => ps::wait(ctx, args).await,
         Command::RunDetached(args) => run::detached(ctx, args).await,
         Command::Logs(args) => logs::logs(ctx, args).await,
         Command::Releases(args) => releases::list(ctx, args).await,
         Command::ReleasesInfo(args) => releases::info(ctx, args).await,
+        Command::ReleasesOutput(args) => releases::output(ctx, args).await,
+        Command::ReleasesRetry(args) => releases::retry(ctx, args).await,
         Command::Rollback(args) => releases::rollback(ctx, args).await,
         Command::Builds(args) => builds::list(ctx, args).await,
         Command::BuildsOutput(args) => builds::output(ctx, args).await,
@@ -413,6 +441,11 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::DomainsAdd(args) => domains::add(ctx, args).await,
         Command::DomainsRemove(args) => domains::remove(ctx, args).await,
         Command::DomainsClear(args) => domains::clear(ctx, args).await,
+        Command::Certs(args) => certs::list(ctx, args).await,
+        Command::CertsAdd(args) => certs::add(ctx, args).await,
+        Command::CertsInfo(args) => certs::info(ctx, args).await,
+        Command::CertsUpdate(args) => certs::update(ctx, args).await,
+        Command::CertsRemove(args) => certs::remove(ctx, args).await,
         Command::Drains(args) => drains::list(ctx, args).await,
         Command::DrainsAdd(args) => drains::add(ctx, args).await,
         Command::DrainsRemove(args) => drains::remove(ctx, args).await,

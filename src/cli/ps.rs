@@ -5,12 +5,14 @@ use super::apps::parse;
 use super::context::{AppArgs, Context};
 use super::errors::Failure;
 use super::output::{Colour, plain};
+use super::releases;
 use super::when::ago;
 use crate::client::segment;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 #[derive(Deserialize)]
 struct Dyno {
@@ -302,6 +304,103 @@ pub(super) async fn stop(ctx: &Context, args: Stop) -> Result<(), Failure> {
     client.post::<Value>(&Context::path(&app, &path), &json!({})).await?;
     progress.done("done");
     Ok(())
+}
+
+/// Show or change the size of process types
+///
+/// One SIZE alone is for all of them. How much a size may use is told by the server's hokku.toml.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  $ hokku ps:type
+  web=2:Basic worker=1:Basic
+
+  $ hokku ps:type web=standard-2x
+  $ hokku ps:type basic")]
+pub(super) struct Type {
+    /// The size, or TYPE=SIZE
+    #[arg(value_name = "[TYPE=]SIZE")]
+    sizes: Vec<String>,
+    #[command(flatten)]
+    app: AppArgs,
+}
+
+pub(super) async fn sizes(ctx: &Context, args: Type) -> Result<(), Failure> {
+    let (client, app) = (ctx.client()?, ctx.app(&args.app)?);
+    let path = Context::path(&app, "/formation");
+    let mut rows = client.list(&path).await?;
+    if !args.sizes.is_empty() {
+        let updates = updates(&args.sizes, &rows)?;
+        let progress = ctx.out.start(format_args!("Changing the dynos of {}", ctx.out.app(&app)));
+        rows = client.patch(&path, &json!({ "updates": updates })).await?;
+        progress.done("done");
+    }
+    print_scale(ctx, &app, &rows)
+}
+
+fn updates(sizes: &[String], rows: &[Value]) -> Result<Vec<Value>, Failure> {
+    if let [size] = sizes
+        && !size.contains('=')
+    {
+        return Ok(rows.iter().map(|row| json!({ "type": row["type"], "size": size })).collect());
+    }
+    let update = |text: &String| match text.split_once('=') {
+        Some((kind, size)) if !kind.is_empty() && !size.is_empty() => Ok(json!({ "type": kind, "size": size })),
+        _ => Err(Failure::usage(format!("{} must be in the format TYPE=SIZE", plain(text)))),
+    };
+    sizes.iter().map(update).collect()
+}
+
+/// Wait until all dynos run the newest release
+///
+/// Ends with an error when that release fails.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  $ hokku ps:wait
+  Waiting for every dyno to be running v12... 2 / 2, done")]
+pub(super) struct Wait {
+    /// Only dynos of this process type
+    #[arg(short, long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// One-off dynos too
+    #[arg(short = 'R', long, conflicts_with = "kind")]
+    with_run: bool,
+    #[command(flatten)]
+    app: AppArgs,
+}
+
+pub(super) async fn wait(ctx: &Context, args: Wait) -> Result<(), Failure> {
+    let (client, app) = (ctx.client()?, ctx.app(&args.app)?);
+    let Some(release) = releases::newest(&client, &app).await? else {
+        ctx.out.say(format_args!("{} has no releases.", ctx.out.app(&app)));
+        return Ok(());
+    };
+    let version = release.version;
+    let progress = ctx.out.start(format_args!("Waiting for every dyno to be running v{version}"));
+    let counted = |row: &&Value| match &args.kind {
+        Some(kind) => row["type"] == kind.as_str(),
+        None => row["type"] != "release" && (args.with_run || row["type"] != "run"),
+    };
+    loop {
+        let rows = client.list(&Context::path(&app, "/dynos")).await?;
+        let new = |row: &&Value| row["release"]["version"].as_u64() >= Some(u64::from(version));
+        let (all, ready) = rows
+            .iter()
+            .filter(counted)
+            .fold((0, 0), |(all, ready), row| (all + 1, ready + usize::from(row["state"] == "up" && new(&row))));
+        // Dynos from before may run on by themselves when the new release has failed.
+        let status: Value = client.get(&Context::path(&app, &format!("/releases/{version}"))).await?;
+        match status["status"].as_str() {
+            Some("failed") => {
+                drop(progress);
+                return Err(Failure::new(format!("v{version} failed; the last good release goes on serving")));
+            }
+            Some("succeeded") if all == ready => {
+                progress.done(format_args!("{ready} / {all}, done"));
+                return Ok(());
+            }
+            _ => tokio::time::sleep(Duration::from_millis(300)).await,
+        }
+    }
 }
 
 #[cfg(test)]

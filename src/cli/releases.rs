@@ -222,10 +222,7 @@ pub(super) async fn rollback(ctx: &Context, args: Rollback) -> Result<(), Failur
     let made: Release = client.post(&Context::path(&app, "/releases"), &json!({ "release": target.id })).await?;
     if let Some(url) = &made.output_stream_url {
         ctx.out.say("running its release command:");
-        let mut output = client.download(url).await?;
-        while let Some(bytes) = output.next().await? {
-            ctx.out.bytes(&bytes)?;
-        }
+        print_output(ctx, &client, url).await?;
     }
     settle(&client, &app, progress, made).await?;
     ctx.out.warn("Rollback affects code and config vars; it doesn't add or remove addons.");
@@ -233,6 +230,72 @@ pub(super) async fn rollback(ctx: &Context, args: Rollback) -> Result<(), Failur
         ctx.out.warn(&format!("To undo, run: hokku rollback v{}", before["version"]));
     }
     Ok(())
+}
+
+async fn print_output(ctx: &Context, client: &Client, url: &str) -> Result<(), Failure> {
+    let mut output = client.download(url).await?;
+    while let Some(bytes) = output.next().await? {
+        ctx.out.bytes(&bytes)?;
+    }
+    Ok(())
+}
+
+/// Show what a release's command said
+///
+/// While it runs, all that it says until its end.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  $ hokku releases:output
+  $ hokku releases:output v10")]
+pub(super) struct Output {
+    /// The release, v10 or 10; without it the newest
+    #[arg(value_name = "RELEASE", value_parser = version)]
+    release: Option<u32>,
+    #[command(flatten)]
+    app: AppArgs,
+}
+
+pub(super) async fn output(ctx: &Context, args: Output) -> Result<(), Failure> {
+    let (client, app) = (ctx.client()?, ctx.app(&args.app)?);
+    let release: Release = match args.release {
+        Some(version) => client.get(&Context::path(&app, &format!("/releases/{version}"))).await?,
+        None => newest(&client, &app).await?.ok_or_else(|| no_release(&app))?,
+    };
+    if let Some(url) = &release.output_stream_url {
+        return print_output(ctx, &client, url).await;
+    }
+    ctx.out.warn(&format!("v{} has no output: its release had no command to run.", release.version));
+    Ok(())
+}
+
+/// Run the command of the newest release again
+///
+/// Makes a new release with its code and the present config vars.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  $ hokku releases:retry
+  Retrying v10 on ⬢ my-app... done, v11")]
+pub(super) struct Retry {
+    #[command(flatten)]
+    app: AppArgs,
+}
+
+pub(super) async fn retry(ctx: &Context, args: Retry) -> Result<(), Failure> {
+    let (client, app) = (ctx.client()?, ctx.app(&args.app)?);
+    let last = newest_first(&client, &app, 1).await?.into_iter().next().ok_or_else(|| no_release(&app))?;
+    let release: Release = parse(&last)?;
+    if last["slug"]["id"].is_null() {
+        return Err(Failure::new(format!("v{} has no code to run", release.version)));
+    }
+    let progress = ctx.out.start(format_args!("Retrying v{} on {}", release.version, ctx.out.app(&app)));
+    let description = format!("Retry of v{}: {}", release.version, release.description);
+    let body = json!({ "slug": last["slug"]["id"], "description": description });
+    let made: Release = client.post(&Context::path(&app, "/releases"), &body).await?;
+    if let Some(url) = &made.output_stream_url {
+        ctx.out.say("running its release command:");
+        print_output(ctx, &client, url).await?;
+    }
+    settle(&client, &app, progress, made).await
 }
 
 /// The second newest release that one can go back to; the newest such is the current one.

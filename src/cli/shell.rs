@@ -8,15 +8,15 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The commands by topic, in the order a beginner meets them. A test sees to it that each is here once.
-pub(super) const TOPICS: [(&str, &[&str]); 19] = [
+pub(super) const TOPICS: [(&str, &[&str]); 20] = [
     ("Server", &["server", "install", "uninstall", "down", "doctor", "disk", "disk:collect"]),
     ("Apps", &["apps", "apps:create", "apps:info", "apps:rename", "apps:destroy"]),
     ("Git and deploying", &["git:remote", "git:credentials", "deploy", "rebuild"]),
-    ("Config vars", &["config", "config:get", "config:set", "config:unset"]),
-    ("Dynos", &["ps", "ps:scale", "ps:restart", "ps:stop"]),
+    ("Config vars", &["config", "config:get", "config:set", "config:unset", "config:edit"]),
+    ("Dynos", &["ps", "ps:scale", "ps:type", "ps:restart", "ps:stop", "ps:wait"]),
     ("One-off dynos", &["run", "run:detached"]),
     ("Logs", &["logs", "drains", "drains:add", "drains:remove"]),
-    ("Releases", &["releases", "releases:info", "rollback"]),
+    ("Releases", &["releases", "releases:info", "releases:output", "releases:retry", "rollback"]),
     ("Builds", &["builds", "builds:output", "builds:cancel", "builds:cache:purge"]),
     ("Buildpacks", &["buildpacks", "buildpacks:set", "buildpacks:add", "buildpacks:remove", "buildpacks:clear"]),
     ("Stacks", &["stack", "stack:set", "stack:build", "stack:update", "stack:export", "stack:import"]),
@@ -50,6 +50,7 @@ pub(super) const TOPICS: [(&str, &[&str]); 19] = [
         ],
     ),
     ("Domains", &["domains", "domains:add", "domains:remove", "domains:clear"]),
+    ("Certificates", &["certs", "certs:add", "certs:info", "certs:update", "certs:remove"]),
     ("Network", &["egress", "egress:set"]),
     ("Maintenance", &["maintenance", "maintenance:on", "maintenance:off"]),
     (
@@ -70,7 +71,8 @@ pub(super) const TOPICS: [(&str, &[&str]); 19] = [
 const NOTES: &str = "\
 Environment:
   HOKKU_ROOT       root directory of the instance, used over its Unix socket (as root)
-  HOKKU_HOST       address of a server, http://HOST:PORT; comes before HOKKU_ROOT
+  HOKKU_HOST       address of a server, http://HOST:PORT or https://HOST:PORT; comes before HOKKU_ROOT
+  HOKKU_CA         file with the authority to trust at https://, a copy of the server's ROOT/ca.pem
   HOKKU_API_KEY    the token for HOKKU_HOST
   HOKKU_APP        the app, where neither --app nor --remote nor a git remote names one
   NO_COLOR         no colours

@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use std::io;
 use std::path::PathBuf;
+use tokio_rustls::rustls;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -15,16 +16,16 @@ pub enum ClientError {
     Record { path: PathBuf, source: io::Error },
     #[error("{} is not a record of a hokku instance", path.display())]
     BadRecord { path: PathBuf, source: serde_json::Error },
-    #[error("{0:?} is not the address of a server; it looks like http://HOST:PORT")]
+    #[error("{0:?} is not the address of a server; it looks like http://HOST:PORT or https://HOST:PORT")]
     Address(String),
-    #[error("{0} is an https address, which this version does not speak")]
-    Https(String),
     #[error("no hokku server is listening at {server}")]
     NotListening { server: Server, source: io::Error },
     #[error("permission denied at {server}")]
     Denied { server: Server, source: io::Error },
     #[error("the server at {server} can't be reached")]
     Unreachable { server: Server, source: io::Error },
+    #[error("the server at {server} shows a certificate that is not trusted")]
+    Untrusted { server: Server, source: io::Error },
     /// The server answered with an error.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -43,6 +44,10 @@ pub enum ClientError {
 
 impl ClientError {
     pub(super) fn unreachable(server: Server, source: io::Error) -> Self {
+        let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return Self::Untrusted { server, source };
+        }
         match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Self::NotListening { server, source },
             io::ErrorKind::PermissionDenied => Self::Denied { server, source },

@@ -10,6 +10,7 @@
 mod builds;
 mod error;
 mod place;
+mod secure;
 
 pub use builds::{Build, BuildRequest};
 pub use error::{ClientError, Refusal};
@@ -68,6 +69,8 @@ pub enum Server {
     Socket(PathBuf),
     /// `HOST:PORT`.
     Tcp(String),
+    /// The same over TLS.
+    Tls(String),
 }
 
 impl fmt::Display for Server {
@@ -75,6 +78,7 @@ impl fmt::Display for Server {
         match self {
             Self::Socket(path) => write!(f, "{}", path.display()),
             Self::Tcp(authority) => write!(f, "http://{authority}"),
+            Self::Tls(authority) => write!(f, "https://{authority}"),
         }
     }
 }
@@ -223,14 +227,18 @@ impl Client {
         let unreachable = |source| ClientError::unreachable(self.server.clone(), source);
         match &self.server {
             Server::Socket(path) => handshake(UnixStream::connect(path).await.map_err(unreachable)?).await,
-            Server::Tcp(authority) => {
+            Server::Tcp(authority) | Server::Tls(authority) => {
                 let stream = tokio::time::timeout(CONNECT, TcpStream::connect(authority))
                     .await
                     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                     .map_err(unreachable)?;
                 // Keys typed into `hokku run` should not wait for the acknowledgement of the ones before.
                 let _ = stream.set_nodelay(true);
-                handshake(stream).await
+                if matches!(self.server, Server::Tcp(_)) {
+                    return handshake(stream).await;
+                }
+                let stream = tokio::time::timeout(CONNECT, secure::stream(stream, authority)).await;
+                handshake(stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(unreachable)?).await
             }
         }
     }
@@ -243,7 +251,7 @@ impl Client {
         let host = match &self.server {
             // The server makes the URLs in its answers of this.
             Server::Socket(_) => self.authority.as_deref().unwrap_or("localhost"),
-            Server::Tcp(authority) => authority,
+            Server::Tcp(authority) | Server::Tls(authority) => authority,
         };
         headers.insert(header::HOST, value(host)?);
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/vnd.heroku+json; version=3"));

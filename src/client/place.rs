@@ -20,7 +20,7 @@ pub enum Place {
         api: Option<String>,
     },
     /// A server at `HOST:PORT`.
-    Host { authority: String },
+    Host { authority: String, tls: bool },
 }
 
 /// `ROOT/instance.json`, as far as clients need it.
@@ -41,13 +41,13 @@ pub fn find(
 ) -> Result<Place, ClientError> {
     let set = |name| environment(name).filter(|value| !value.is_empty());
     if let Some(host) = host {
-        return Ok(Place::Host { authority: authority(host)? });
+        return of_address(host);
     }
     if let Some(root) = root {
         return Place::of_root(root);
     }
     if let Some(host) = set("HOKKU_HOST") {
-        return Ok(Place::Host { authority: authority(&host)? });
+        return of_address(&host);
     }
     Place::of_root(&set("HOKKU_ROOT").map_or_else(|| DEFAULT_ROOT.into(), PathBuf::from))
 }
@@ -70,7 +70,7 @@ impl Place {
     pub fn authority(&self) -> Option<&str> {
         match self {
             Self::Root { api, .. } => api.as_deref(),
-            Self::Host { authority } => Some(authority),
+            Self::Host { authority, .. } => Some(authority),
         }
     }
 
@@ -80,7 +80,8 @@ impl Place {
             Self::Root { run, api, .. } => {
                 Client::new(Server::Socket(run.join("api.sock")), None).known_as(api.clone())
             }
-            Self::Host { authority } => Client::new(Server::Tcp(authority.clone()), token),
+            Self::Host { authority, tls: false } => Client::new(Server::Tcp(authority.clone()), token),
+            Self::Host { authority, tls: true } => Client::new(Server::Tls(authority.clone()), token),
         }
     }
 
@@ -90,22 +91,23 @@ impl Place {
     }
 }
 
-/// `HOST:PORT` out of `http://HOST:PORT/`.
-fn authority(address: &str) -> Result<String, ClientError> {
+/// `http://HOST:PORT/`, the same with https, or `HOST:PORT` alone.
+fn of_address(address: &str) -> Result<Place, ClientError> {
     let wrong = || ClientError::Address(address.to_owned());
-    if address.starts_with("https://") {
-        return Err(ClientError::Https(address.to_owned()));
-    }
-    let rest = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+    let (rest, tls) = match address.strip_prefix("https://") {
+        Some(rest) => (rest, true),
+        None => (address.strip_prefix("http://").unwrap_or(address), false),
+    };
+    let rest = rest.trim_end_matches('/');
     let (host, port) = match split(rest) {
         (host, Some(port)) => (host, port),
-        (host, None) => (host, "80"),
+        (host, None) => (host, if tls { "443" } else { "80" }),
     };
     let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '?' | '#');
     if host.is_empty() || rest.contains(odd) || port.parse::<u16>().is_err() {
         return Err(wrong());
     }
-    Ok(format!("{host}:{port}"))
+    Ok(Place::Host { authority: format!("{host}:{port}"), tls })
 }
 
 /// Host and port; brackets of an IPv6 address stay.
@@ -136,18 +138,21 @@ mod tests {
 
     #[test]
     fn flags_come_before_the_environment() {
-        let place = |authority: &str| Place::Host { authority: authority.to_owned() };
+        let place = |authority: &str| Place::Host { authority: authority.to_owned(), tls: false };
         assert_eq!(found(Some("http://a:1/"), &[("HOKKU_HOST", "http://b:2")]).unwrap(), place("a:1"));
         assert_eq!(found(None, &[("HOKKU_HOST", "b:2"), ("HOKKU_ROOT", "/x")]).unwrap(), place("b:2"));
         assert_eq!(found(Some("http://[::1]"), &[]).unwrap(), place("[::1]:80"));
+        let secure = |authority: &str| Place::Host { authority: authority.to_owned(), tls: true };
+        assert_eq!(found(Some("https://a"), &[]).unwrap(), secure("a:443"));
+        assert_eq!(found(None, &[("HOKKU_HOST", "https://a:5000/")]).unwrap(), secure("a:5000"));
         let error = found(None, &[("HOKKU_HOST", ""), ("HOKKU_ROOT", "/nowhere/at-all")]).unwrap_err();
         assert_eq!(error.to_string(), "no hokku server has been started with the root /nowhere/at-all");
     }
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for bad in ["", "http://", "http://a:b", "a/b:1", "user@host:1", "https://a"] {
-            assert!(authority(bad).is_err(), "{bad}");
+        for bad in ["", "http://", "http://a:b", "a/b:1", "user@host:1", "https://"] {
+            assert!(of_address(bad).is_err(), "{bad}");
         }
     }
 

@@ -77,6 +77,7 @@ pub async fn create(control: &Control, actor: &Actor, new: NewApp) -> Result<App
     releases::log(control, &first);
     releases::log(control, &second);
     control.supervisor.wake(app.id);
+    control.names.notify_one();
     Ok(AppView { app, slug: None, repository_size: None })
 }
 
@@ -172,6 +173,7 @@ pub async fn update(control: &Control, app: &App, patch: AppPatch) -> Result<App
         })
         .await?;
     control.supervisor.wake(id);
+    control.names.notify_one();
     Ok(view)
 }
 
@@ -199,6 +201,7 @@ pub async fn destroy(control: &Control, app: App) -> Result<AppView, ControlErro
     }
     control.supervisor.wake(id);
     addons::left(control, addons, releases).await;
+    control.names.notify_one();
     let control = control.clone();
     tokio::spawn(async move {
         all_stopped(&control, id).await;

@@ -1,7 +1,7 @@
 //! Host names of an app's own, beside the one it has by its name.
 #![forbid(unsafe_code)]
 
-use super::{Control, ControlError, Resource};
+use super::{Control, ControlError, Resource, certs};
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId};
 use crate::domain::hostname::{Domain, Hostname};
@@ -30,11 +30,18 @@ pub async fn find(control: &Control, app: AppId, which: &str) -> Result<Domain, 
     list(control, app).await?.into_iter().find(is_it).ok_or(ControlError::NotFound(Resource::Domain))
 }
 
-/// From now on the router sends its requests to the app.
+/// From now on the router sends its requests to the app, and shows the certificate that is asked for, or one of the app's
+/// that is for it.
 ///
 /// # Errors
 /// When it is no host name, is taken, or is the platform's own.
-pub async fn add(control: &Control, actor: &Actor, app: &App, hostname: &str) -> Result<Domain, ControlError> {
+pub async fn add(
+    control: &Control,
+    actor: &Actor,
+    app: &App,
+    hostname: &str,
+    endpoint: Option<String>,
+) -> Result<Domain, ControlError> {
     let hostname = Hostname::parse(hostname)?;
     let own = &control.place.domain;
     if hostname.is_of(own) {
@@ -42,11 +49,11 @@ pub async fn add(control: &Control, actor: &Actor, app: &App, hostname: &str) ->
             "{hostname} is one of the server's own: an app is at its name below {own} without being told."
         )));
     }
-    let domain = Domain { id: Uuid::new_v4(), app: app.id, hostname, created_at: Timestamp::now() };
-    let kept = domain.clone();
-    control
+    let domain = Domain { id: Uuid::new_v4(), app: app.id, hostname, created_at: Timestamp::now(), sni_endpoint: None };
+    let domain = control
         .store
         .write(move |tx| {
+            let mut kept = domain;
             match store::domains::by_hostname(tx, &kept.hostname)? {
                 Some(other) if other.app == kept.app => {
                     return Err(ControlError::Invalid(format!("{} is this app's already.", kept.hostname)));
@@ -57,11 +64,40 @@ pub async fn add(control: &Control, actor: &Actor, app: &App, hostname: &str) ->
             if store::domains::list(tx, kept.app)?.len() >= MOST {
                 return Err(ControlError::Invalid(format!("An app can have at most {MOST} domains.")));
             }
-            Ok(store::domains::insert(tx, &kept)?)
+            kept.sni_endpoint = certs::endpoint_for(tx, kept.app, kept.hostname.as_str(), endpoint.as_deref())?;
+            store::domains::insert(tx, &kept)?;
+            Ok(kept)
         })
         .await?;
     control.log(app.id, format!("Add {} domain by user {}", domain.hostname, actor.email));
     control.supervisor.wake(app.id);
+    control.names.notify_one();
+    Ok(domain)
+}
+
+/// Has another certificate of the app's shown for it, or the instance's own.
+///
+/// # Errors
+/// When the app has no such domain or endpoint, or the certificate is for others.
+pub async fn assign(
+    control: &Control,
+    app: AppId,
+    which: &str,
+    endpoint: Option<String>,
+) -> Result<Domain, ControlError> {
+    let mut domain = find(control, app, which).await?;
+    let domain = control
+        .store
+        .write(move |tx| {
+            domain.sni_endpoint = match endpoint {
+                Some(asked) => certs::endpoint_for(tx, app, domain.hostname.as_str(), Some(&asked))?,
+                None => None,
+            };
+            store::domains::assign(tx, domain.id, domain.sni_endpoint)?;
+            Ok::<_, ControlError>(domain)
+        })
+        .await?;
+    control.names.notify_one();
     Ok(domain)
 }
 
@@ -73,5 +109,6 @@ pub async fn remove(control: &Control, actor: &Actor, app: &App, which: &str) ->
     control.store.write(move |tx| Ok::<_, ControlError>(store::domains::delete(tx, &gone)?)).await?;
     control.log(app.id, format!("Remove {} domain by user {}", domain.hostname, actor.email));
     control.supervisor.wake(app.id);
+    control.names.notify_one();
     Ok(domain)
 }

@@ -14,6 +14,7 @@ use crate::domain::scope::{Scopes, UnknownScope};
 use crate::store::StoreError;
 use crate::supervisor::RunError;
 use crate::supervisor::builds::BuildError;
+use crate::tls::{PairError, TlsError};
 use std::fmt;
 use std::io;
 
@@ -108,6 +109,10 @@ pub enum ControlError {
     Drain(#[from] DrainUrlError),
     #[error(transparent)]
     Hostname(#[from] HostnameError),
+    #[error(transparent)]
+    Certificate(#[from] PairError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
     #[error(transparent)]

@@ -8,6 +8,7 @@ pub mod addons;
 pub mod apps;
 pub mod buildpacks;
 pub mod builds;
+pub mod certs;
 pub mod config;
 pub mod disk;
 pub mod domains;
@@ -62,6 +63,8 @@ pub struct Control {
     pub repositories: Repositories,
     pub(crate) jobs: stacks::Jobs,
     pub(crate) attached: builds::Attached,
+    /// Told when host names or certificates may have changed.
+    names: Arc<tokio::sync::Notify>,
     /// Held while an app's egress is changed.
     egress_turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -145,6 +148,7 @@ impl Control {
             repositories: Repositories::default(),
             jobs,
             attached,
+            names: Arc::default(),
             egress_turn,
         })
     }

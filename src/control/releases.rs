@@ -5,11 +5,13 @@ use super::{Control, ControlError, Resource};
 use crate::domain::actor::Actor;
 use crate::domain::app::AppId;
 use crate::domain::log;
+use crate::domain::procfile::ProcessType;
 use crate::domain::release::{Change, History, Release, ReleaseId};
 use crate::domain::slug::SlugId;
 use crate::slug::SlugStore;
-use crate::store::{self, Tx};
+use crate::store::{self, StoreError, Tx};
 use jiff::Timestamp;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// A release, and whether it is the one that serves.
@@ -139,6 +141,19 @@ fn must_be_here(tx: &Tx<'_>, slugs: &SlugStore, slug: SlugId) -> Result<(), Cont
             "The slug of that release was removed to make room on the disk. Deploy its code again.".into(),
         )),
         _ => Ok(()),
+    }
+}
+
+/// Waits until the release's command has begun, if it has one, so that its output can be read; not long, as another
+/// release may be on its way before it.
+pub async fn command_begun(control: &Control, release: &Release) {
+    let Some(slug) = release.slug else { return };
+    let slug: Result<_, StoreError> = control.store.read(move |tx| store::slugs::get(tx, slug)).await;
+    let has_command =
+        slug.is_ok_and(|slug| slug.is_some_and(|slug| slug.process_types.contains_key(&ProcessType::release())));
+    let begun = Instant::now();
+    while has_command && !control.outputs.exists(release.id.0) && begun.elapsed() < Duration::from_secs(2) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -88,6 +88,8 @@ pub struct Domain {
     pub app: AppId,
     pub hostname: Hostname,
     pub created_at: Timestamp,
+    /// Whose certificate is shown for it; none: the instance's own.
+    pub sni_endpoint: Option<Uuid>,
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod release;
 pub mod route;
 pub mod scope;
 pub mod slug;
+pub mod sni_endpoint;
 pub mod stack;
 
 /// A UUID that says what it identifies, so that an app's id can never be passed for a release's.

@@ -3,6 +3,7 @@
 
 use super::reach::Reach;
 use crate::domain::drain::{Drain, DrainUrl, Way};
+use crate::tls::trusted;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -19,18 +20,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{self, ClientConfig};
 use uuid::Uuid;
 
 /// For one batch, connection included.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Where Debian, and others, keep whom this machine trusts; and what overrides it.
-const TRUSTED: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-const TRUSTED_VARIABLE: &str = "SSL_CERT_FILE";
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DeliverError {
@@ -152,19 +147,10 @@ fn connector() -> io::Result<TlsConnector> {
     if let Some(config) = CONFIG.get() {
         return Ok(TlsConnector::from(config.clone()));
     }
-    let told = std::env::var(TRUSTED_VARIABLE).ok();
-    let mut files = told.iter().map(String::as_str).chain(TRUSTED);
-    let file = files.find(|file| std::path::Path::new(file).exists());
-    let file = file.ok_or_else(|| io::Error::other("this machine has no list of certificate authorities"))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(io::Error::other)? {
-        // One that rustls does not understand vouches for nobody.
-        let _ = roots.add(certificate.map_err(io::Error::other)?);
-    }
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
-        .with_root_certificates(roots)
+        .with_root_certificates(trusted::roots()?)
         .with_no_client_auth();
     Ok(TlsConnector::from(CONFIG.get_or_init(|| Arc::new(config)).clone()))
 }

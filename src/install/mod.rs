@@ -25,6 +25,7 @@ const UNITS: [(&str, &str); 2] =
     [(DYNOS, include_str!("hokku-dynos.service")), (SERVER, include_str!("hokku.service"))];
 /// Where apps are served from a box that is there for it.
 const ROUTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80);
+const ROUTER_TLS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443);
 
 /// What the configuration is to say when it is made; an existing one is kept.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Options {
     pub api: Option<SocketAddr>,
     /// 0.0.0.0:80 when not set.
     pub router: Option<SocketAddr>,
+    /// 0.0.0.0:443 when not set, unless there is a `router`.
+    pub router_tls: Option<SocketAddr>,
     pub domain: Option<String>,
 }
 
@@ -44,10 +47,13 @@ pub struct Options {
 /// come up: then with the end of its log.
 pub fn install(options: &Options) -> anyhow::Result<()> {
     require_systemd()?;
+    let wanted = &with_ports(options);
     let running = is_active(SERVER);
     if !running {
         examine(&options.root)?;
-        must_be_free(options.router.unwrap_or(ROUTER))?;
+        for (address, flag) in [(wanted.router, "--router"), (wanted.router_tls, "--router-tls")] {
+            address.map_or(Ok(()), |address| must_be_free(address, flag))?;
+        }
     }
     place_binary()?;
     place_config(options)?;
@@ -123,11 +129,17 @@ fn examine(root: &Path) -> anyhow::Result<()> {
     bail!("this box can't run apps yet; `hokku doctor` shows all that was looked at\n{}", missing.join("\n"))
 }
 
-fn must_be_free(router: SocketAddr) -> anyhow::Result<()> {
+fn must_be_free(router: SocketAddr, flag: &str) -> anyhow::Result<()> {
     let listener = TcpListener::bind(router);
     listener
         .map(drop)
-        .with_context(|| format!("apps can't be served at {router}; stop what listens there, or choose with --router"))
+        .with_context(|| format!("apps can't be served at {router}; stop what listens there, or choose with {flag}"))
+}
+
+/// A box that is there for apps serves them at the ports that browsers try.
+fn with_ports(options: &Options) -> Options {
+    let router_tls = options.router_tls.or(options.router.is_none().then_some(ROUTER_TLS));
+    Options { router: options.router.or(Some(ROUTER)), router_tls, ..options.clone() }
 }
 
 /// Whole or not at all, and never written into while it runs.
@@ -187,21 +199,30 @@ fn says_so_already(path: &Path, options: &Options) -> anyhow::Result<()> {
     for (key, asked) in asked(options) {
         let Some(asked) = asked else { continue };
         if there.get("server").and_then(|server| server.get(key)?.as_str()) != Some(&asked) {
-            bail!("{} says something else for --{key}; change it there, then: systemctl restart hokku", path.display());
+            let flag = key.replace('_', "-");
+            bail!(
+                "{} says something else for --{flag}; change it there, then: systemctl restart hokku",
+                path.display()
+            );
         }
     }
     Ok(())
 }
 
 /// The keys of `[server]` with what they are to be.
-fn asked(options: &Options) -> [(&'static str, Option<String>); 3] {
+fn asked(options: &Options) -> [(&'static str, Option<String>); 4] {
     let text = |address: SocketAddr| address.to_string();
-    [("api", options.api.map(text)), ("router", options.router.map(text)), ("domain", options.domain.clone())]
+    [
+        ("api", options.api.map(text)),
+        ("router", options.router.map(text)),
+        ("router_tls", options.router_tls.map(text)),
+        ("domain", options.domain.clone()),
+    ]
 }
 
 /// [`CONFIG`] with what was asked for.
 fn config(options: &Options) -> String {
-    let set = asked(&Options { router: options.router.or(Some(ROUTER)), ..options.clone() });
+    let set = asked(&with_ports(options));
     let mut text = String::new();
     for line in CONFIG.lines() {
         let asked = set.iter().find_map(|(key, value)| {
@@ -278,10 +299,11 @@ mod tests {
     #[test]
     fn the_configuration_says_what_was_asked_for_and_keeps_the_rest() {
         let domain = Some("apps.example.com".to_owned());
-        let options = Options { root: "/r".into(), api: None, router: None, domain };
+        let options = Options { root: "/r".into(), api: None, router: None, router_tls: None, domain };
         let text = config(&options);
         let wanted: Vec<&str> = text.lines().filter(|line| !line.starts_with('#') && line.contains('=')).collect();
-        assert_eq!(wanted, ["router = \"0.0.0.0:80\"", "domain = \"apps.example.com\""]);
+        let ports = ["router = \"0.0.0.0:80\"", "router_tls = \"0.0.0.0:443\""];
+        assert_eq!(wanted, [ports[0], ports[1], "domain = \"apps.example.com\""]);
         assert_eq!(text.lines().count(), CONFIG.lines().count());
 
         let dir = tempfile::tempdir().unwrap();

@@ -80,6 +80,8 @@ pub(super) struct Record {
     begun: Instant,
     /// Bytes of the response's body.
     pub(super) bytes: u64,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
     written: bool,
 }
 
@@ -97,6 +99,7 @@ impl Record {
             connect: Duration::ZERO,
             begun: Instant::now(),
             bytes: 0,
+            scheme: "http",
             written: false,
         }
     }
@@ -169,7 +172,8 @@ impl Record {
             }
             None => push(&mut line, format_args!(" dyno= connect= service= status={status} bytes=")),
         }
-        line.push_str(" protocol=http");
+        line.push_str(" protocol=");
+        line.push_str(self.scheme);
         line
     }
 }

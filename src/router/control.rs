@@ -4,6 +4,7 @@
 use super::access::Access;
 use super::protocol::{FromRouter, FromServer, PROTOCOL};
 use super::table::Registry;
+use super::tls;
 use super::worker::Install;
 use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
@@ -21,7 +22,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_rustls::rustls::ServerConfig;
 
 /// How often the counts of dynos that somebody waits for are looked at.
 const LOOK: Duration = Duration::from_millis(5);
@@ -37,6 +39,8 @@ pub(super) struct Control {
     /// The server's last.
     table: RefCell<RouteTable>,
     workers: Vec<mpsc::UnboundedSender<Install>>,
+    /// How workers take connections of TLS.
+    tls: watch::Sender<Option<Arc<ServerConfig>>>,
     outbox: RefCell<Outbox>,
     /// There is something to send.
     filled: Notify,
@@ -45,12 +49,15 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn new(workers: Vec<mpsc::UnboundedSender<Install>>, sockets: Vec<OwnedFd>, unsent: usize) -> Rc<Self> {
+    pub(super) fn new(workers: Workers, sockets: Vec<OwnedFd>, unsent: usize) -> Rc<Self> {
+        let Workers { installs: workers, tls } = workers;
+        let outbox = RefCell::new(Outbox::new(unsent, workers.len()));
         Rc::new(Self {
             registry: RefCell::default(),
             table: RefCell::default(),
             workers,
-            outbox: RefCell::new(Outbox::new(unsent)),
+            tls,
+            outbox,
             filled: Notify::new(),
             sockets,
         })
@@ -140,6 +147,10 @@ impl Control {
                     table.apply(*change);
                     self.work_by(table).await;
                 }
+                Some(FromServer::Certificates(certificates)) => match tls::config(&certificates) {
+                    Ok(config) => drop(self.tls.send_replace(Some(config))),
+                    Err(error) => tracing::error!("{error}; those from before stay"),
+                },
                 Some(FromServer::Watch(dyno)) => {
                     watched.dynos.borrow_mut().push(dyno);
                     watched.added.notify_one();
@@ -148,7 +159,8 @@ impl Control {
                     self.outbox.borrow_mut().seen(number);
                     self.filled.notify_one();
                 }
-                None => tracing::warn!(line = line.get(..80).unwrap_or(&line), "the server said something unknown"),
+                // What follows may be a secret.
+                None => tracing::warn!(begin = line.get(..1), "the server said something unknown"),
             }
         }
         Ok(())
@@ -193,6 +205,14 @@ impl Control {
     }
 }
 
+/// The ends of the workers that are the control task's.
+#[derive(Debug)]
+pub(super) struct Workers {
+    /// One for each socket of plain HTTP.
+    pub(super) installs: Vec<mpsc::UnboundedSender<Install>>,
+    pub(super) tls: watch::Sender<Option<Arc<ServerConfig>>>,
+}
+
 /// Dynos that the server waits for.
 #[derive(Debug, Default)]
 struct Watched {
@@ -211,6 +231,8 @@ struct Entry {
 #[derive(Debug)]
 struct Outbox {
     limit: usize,
+    /// Sockets of plain HTTP, for the greeting.
+    plain: usize,
     lines: VecDeque<Entry>,
     bytes: usize,
     /// The number of the first of `lines`.
@@ -222,9 +244,9 @@ struct Outbox {
 }
 
 impl Outbox {
-    fn new(limit: usize) -> Self {
+    fn new(limit: usize, plain: usize) -> Self {
         let (lines, dropped) = (VecDeque::new(), BTreeMap::new());
-        Self { limit, lines, bytes: 0, first: 0, sent: 0, replies: Vec::new(), dropped }
+        Self { limit, plain, lines, bytes: 0, first: 0, sent: 0, replies: Vec::new(), dropped }
     }
 
     fn push(&mut self, access: Access) {
@@ -252,7 +274,7 @@ impl Outbox {
     /// A new server: it gets everything that no server has kept.
     fn begin(&mut self) {
         self.sent = 0;
-        self.replies = vec![FromRouter::Hello { protocol: PROTOCOL }.encode()];
+        self.replies = vec![FromRouter::Hello { protocol: PROTOCOL, plain: Some(self.plain) }.encode()];
         self.confess();
     }
 
@@ -309,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_new_server_gets_what_no_server_has_kept() {
-        let mut outbox = Outbox::new(10_000);
+        let mut outbox = Outbox::new(10_000, 1);
         for line in ["a", "b", "c"] {
             outbox.push(access(line));
         }
@@ -324,7 +346,7 @@ mod tests {
 
     #[test]
     fn lines_that_find_no_room_are_counted_and_said() {
-        let mut outbox = Outbox::new(3 * weight(&Entry { access: access("0"), count: 1 }));
+        let mut outbox = Outbox::new(3 * weight(&Entry { access: access("0"), count: 1 }), 1);
         for n in 0..9 {
             outbox.push(access(&n.to_string()));
         }

@@ -54,10 +54,12 @@ pub(super) async fn answer(
     drop((name, routes));
 
     let mut record = Record::new(&worker.journal, app, &host, &parts.method, &parts.uri);
+    record.scheme = client.scheme;
     let refusal = request::refusal(&parts, &worker.settings);
     let upgrade = upgrade.filter(|_| request::wants_websocket(&parts));
     let add = Additions {
         peer: &client.peer,
+        scheme: client.scheme,
         port: &client.port,
         id: &|| worker.request_id(),
         start: HeaderValue::from(u64::try_from(now().as_millis()).unwrap_or(0)),

@@ -4,6 +4,7 @@
 use super::access::Access;
 use super::protocol::{FromRouter, FromServer, MAX_LINE, PROTOCOL};
 use super::settings::Settings;
+use super::tls::Certificates;
 use crate::domain::dyno::DynoId;
 use crate::domain::instance::Instance;
 use crate::domain::route::RouteTable;
@@ -48,11 +49,13 @@ pub struct Options {
     pub settings: Settings,
     /// Threads, each with a listening socket; one a core by default.
     pub workers: Option<NonZero<usize>>,
+    /// Where TLS is listened for, if it is.
+    pub tls: Option<SocketAddr>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { executable: "/proc/self/exe".into(), settings: Settings::default(), workers: None }
+        Self { executable: "/proc/self/exe".into(), settings: Settings::default(), workers: None, tls: None }
     }
 }
 
@@ -62,11 +65,13 @@ pub struct Router {
     commands: mpsc::UnboundedSender<Command>,
     installed: watch::Receiver<u64>,
     pid: watch::Receiver<i32>,
+    tls: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
 enum Command {
     Publish(Box<RouteTable>),
+    Certify(Box<Certificates>),
     Watch(DynoId, oneshot::Sender<()>),
 }
 
@@ -100,38 +105,65 @@ impl Router {
         let paths = Paths::of(instance)?;
         let mut sockets = None;
         let mut process = None;
-        if let Some(found) = Process::find(&paths).await? {
-            let fits = found.sockets.fits(listen);
-            if fits && found.protocol == PROTOCOL {
-                process = Some(found.process);
-            } else {
-                found.process.end().await.map_err(RouterError::Stop)?;
+        if let Some(Found { process: found, sockets: theirs, protocol }) = Process::find(&paths).await? {
+            let whole = theirs.fits(listen) && theirs.fits_tls(options.tls) && protocol == PROTOCOL;
+            if theirs.fits(listen) {
+                // Before the router ends: it goes on when there is no listening there.
+                sockets = Some(theirs.with_tls(options.tls).await?);
             }
-            sockets = fits.then_some(found.sockets);
+            if whole {
+                process = Some(found);
+            } else {
+                found.end().await.map_err(RouterError::Stop)?;
+            }
         }
         let sockets = match sockets {
             Some(sockets) => sockets,
-            None => Sockets::bind(&paths, listen, options.workers).await?,
+            None => Sockets::bind(&paths, listen, &options).await?,
         };
         let process = match process {
             Some(process) => process,
             None => Process::spawn(&paths, &options, &sockets).await?,
         };
-        let address = sockets.address().map_err(|source| RouterError::Listen { address: listen, source })?;
+        let address = address(&sockets.plain).map_err(|source| RouterError::Listen { address: listen, source })?;
+        let tls = sockets.tls.first().and_then(|listener| listener.local_addr().ok());
 
         let (commands, received) = mpsc::unbounded_channel();
         let (installed, installed_seen) = watch::channel(0);
         let (pid, pid_seen) = watch::channel(process.pid);
-        let (table, watched) = (None, HashMap::new());
-        let driver = Driver { paths, options, sockets, commands: received, access, installed, pid, table, watched };
+        let (table, certificates, watched) = (None, None, HashMap::new());
+        let driver = Driver {
+            paths,
+            options,
+            sockets,
+            commands: received,
+            access,
+            installed,
+            pid,
+            table,
+            certificates,
+            watched,
+        };
         tokio::spawn(driver.run(process));
-        Ok((Self { commands, installed: installed_seen, pid: pid_seen }, address))
+        Ok((Self { commands, installed: installed_seen, pid: pid_seen, tls }, address))
     }
 
     /// Has the router work by `table`, now and after a restart of either side.
     pub fn publish(&self, table: RouteTable) {
         // The driver ends before its handles only when the router was stopped for good.
         let _ = self.commands.send(Command::Publish(Box::new(table)));
+    }
+
+    /// Has the router show these certificates from the next handshake on, now and after a restart of either side. It takes
+    /// no connections of TLS before the first of them.
+    pub fn certify(&self, certificates: Certificates) {
+        // As above.
+        let _ = self.commands.send(Command::Certify(Box::new(certificates)));
+    }
+
+    /// Where it listens for TLS, if it does.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls
     }
 
     /// Resolves once all requests are routed by the table of that version (given to this handle) or a later one; never,
@@ -215,7 +247,7 @@ pub(super) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpLis
         TcpListener::bind(address)?;
     }
     let mut listeners = Vec::<TcpListener>::new();
-    for _ in 0..workers.clamp(1, inherit::MAX_FDS - 1) {
+    for _ in 0..workers.clamp(1, (inherit::MAX_FDS - 1) / 2) {
         let address = listeners.first().map_or(Ok(address), TcpListener::local_addr)?;
         listeners.push(listener(address)?);
     }
@@ -237,44 +269,70 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug)]
 struct Sockets {
     control: OwnedFd,
-    clients: Vec<TcpListener>,
+    plain: Vec<TcpListener>,
+    /// None, or one for each of `plain`.
+    tls: Vec<TcpListener>,
 }
 
 impl Sockets {
-    async fn bind(paths: &Paths, listen: SocketAddr, workers: Option<NonZero<usize>>) -> Result<Self, RouterError> {
-        let workers = workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
-        // Another instance's probe of the same port, or a router that ended this very moment, is gone in a while.
-        let begun = Instant::now();
-        let clients = loop {
-            match bind(listen, workers) {
-                Err(error)
-                    if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < Duration::from_millis(300) =>
-                {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                outcome => break outcome.map_err(|source| RouterError::Listen { address: listen, source })?,
-            }
-        };
+    async fn bind(paths: &Paths, listen: SocketAddr, options: &Options) -> Result<Self, RouterError> {
+        let workers = options.workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZero::get);
+        let plain = bind_patiently(listen, workers).await?;
         let path = paths.socket();
         let control = control_socket(&path).map_err(|source| RouterError::Socket { path, source })?;
-        Ok(Self { control, clients })
+        Self { control, plain, tls: Vec::new() }.with_tls(options.tls).await
     }
 
-    fn of(mut fds: Vec<OwnedFd>) -> io::Result<Self> {
-        if fds.len() < 2 {
+    /// With those of TLS at that address, or none.
+    async fn with_tls(mut self, wanted: Option<SocketAddr>) -> Result<Self, RouterError> {
+        if !self.fits_tls(wanted) {
+            self.tls.clear();
+            if let Some(wanted) = wanted {
+                self.tls = bind_patiently(wanted, self.plain.len()).await?;
+            }
+        }
+        Ok(self)
+    }
+
+    fn of(mut fds: Vec<OwnedFd>, plain: Option<usize>) -> io::Result<Self> {
+        let plain = plain.unwrap_or(fds.len().saturating_sub(1));
+        if plain == 0 || fds.len() <= plain {
             return Err(io::Error::other("it gave no listening sockets"));
         }
-        let clients = fds.split_off(1).into_iter().map(TcpListener::from).collect();
-        Ok(Self { control: fds.remove(0), clients })
-    }
-
-    fn address(&self) -> io::Result<SocketAddr> {
-        self.clients[0].local_addr()
+        let tls = fds.split_off(1 + plain).into_iter().map(TcpListener::from).collect();
+        let plain = fds.split_off(1).into_iter().map(TcpListener::from).collect();
+        Ok(Self { control: fds.remove(0), plain, tls })
     }
 
     fn fits(&self, wanted: SocketAddr) -> bool {
-        let port_fits = |port| wanted.port() == 0 || wanted.port() == port;
-        self.address().is_ok_and(|address| address.ip() == wanted.ip() && port_fits(address.port()))
+        listens_at(&self.plain, wanted)
+    }
+
+    fn fits_tls(&self, wanted: Option<SocketAddr>) -> bool {
+        wanted.map_or(self.tls.is_empty(), |wanted| listens_at(&self.tls, wanted))
+    }
+}
+
+fn listens_at(listeners: &[TcpListener], wanted: SocketAddr) -> bool {
+    let port_fits = |port| wanted.port() == 0 || wanted.port() == port;
+    !listeners.is_empty()
+        && address(listeners).is_ok_and(|address| address.ip() == wanted.ip() && port_fits(address.port()))
+}
+
+fn address(listeners: &[TcpListener]) -> io::Result<SocketAddr> {
+    listeners[0].local_addr()
+}
+
+async fn bind_patiently(listen: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, RouterError> {
+    // Another instance's probe of the same port, or a router that ended this very moment, is gone in a while.
+    let begun = Instant::now();
+    loop {
+        match bind(listen, workers) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < Duration::from_millis(300) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            outcome => return outcome.map_err(|source| RouterError::Listen { address: listen, source }),
+        }
     }
 }
 
@@ -354,11 +412,16 @@ impl Process {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let control = sockets.control.as_raw_fd();
-        let mut fds: Vec<_> = sockets.clients.iter().map(AsRawFd::as_raw_fd).collect();
-        let list = fds.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let list = |listeners: &[TcpListener]| {
+            listeners.iter().map(|listener| listener.as_raw_fd().to_string()).collect::<Vec<_>>().join(",")
+        };
+        let mut fds: Vec<_> = sockets.plain.iter().chain(&sockets.tls).map(AsRawFd::as_raw_fd).collect();
         fds.extend([control, theirs.as_raw_fd()]);
         let mut command = std::process::Command::new(&options.executable);
-        command.arg0("hokku").arg("router").arg("--run").arg(&paths.run).args(["--fd", &list]);
+        command.arg0("hokku").arg("router").arg("--run").arg(&paths.run).args(["--fd", &list(&sockets.plain)]);
+        if !sockets.tls.is_empty() {
+            command.args(["--tls-fd", &list(&sockets.tls)]);
+        }
         command.args(["--control", &control.to_string(), "--server", &theirs.as_raw_fd().to_string()]);
         command.args(["--uid", &paths.uid.to_string()]);
         command.args(["--settings", &serde_json::to_string(&options.settings).map_err(io::Error::other)?]);
@@ -376,11 +439,10 @@ impl Process {
     async fn greeting(&mut self) -> io::Result<(Sockets, u32)> {
         let stream = &self.stream;
         let fds = stream.async_io(Interest::READABLE, || inherit::receive_fds(stream)).await?;
-        let sockets = Sockets::of(fds)?;
         loop {
             if let Some(line) = self.line() {
                 return match FromRouter::parse(&line) {
-                    Some(FromRouter::Hello { protocol }) => Ok((sockets, protocol)),
+                    Some(FromRouter::Hello { protocol, plain }) => Ok((Sockets::of(fds, plain)?, protocol)),
                     _ => Err(io::Error::other("it does not say hello")),
                 };
             }
@@ -452,6 +514,7 @@ struct Driver {
     pid: watch::Sender<i32>,
     /// The newest table.
     table: Option<Box<RouteTable>>,
+    certificates: Option<Box<Certificates>>,
     watched: HashMap<DynoId, Vec<oneshot::Sender<()>>>,
 }
 
@@ -486,6 +549,9 @@ impl Driver {
     async fn serve(&mut self, process: &mut Process) -> io::Result<()> {
         if let Some(table) = self.table.clone() {
             send(process, &FromServer::Table(table)).await?;
+        }
+        if let Some(certificates) = self.certificates.clone() {
+            send(process, &FromServer::Certificates(certificates)).await?;
         }
         for &dyno in self.watched.keys() {
             send(process, &FromServer::Watch(dyno)).await?;
@@ -545,6 +611,10 @@ impl Driver {
                 };
                 self.table = Some(table);
                 send(process, &message).await
+            }
+            Command::Certify(certificates) => {
+                self.certificates = Some(certificates.clone());
+                send(process, &FromServer::Certificates(certificates)).await
             }
             Command::Watch(dyno, done) => {
                 let waiting = self.watched.entry(dyno).or_default();

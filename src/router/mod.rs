@@ -14,7 +14,9 @@
 //! - Framing is never passed on: both sides are parsed and written anew, so no two parties can disagree on where a
 //!   request ends.
 //!
-//! Deliberately absent: TLS and HTTP/2, trailers, buffering of bodies, caches.
+//! - Private keys are in memory only: the server sends them again to every router that it starts ([`tls`]).
+//!
+//! Deliberately absent: HTTP/2, trailers, buffering of bodies, caches.
 //!
 //! [`RouteTable`]: crate::domain::route::RouteTable
 #![forbid(unsafe_code)]
@@ -34,9 +36,11 @@ mod response;
 mod settings;
 mod socket;
 mod table;
+mod tls;
 mod tunnel;
 mod worker;
 
 pub use access::Access;
 pub use handle::{Options, Router, RouterError};
 pub use settings::Settings;
+pub use tls::Certificates;

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::access::Access;
-use super::control::Control;
+use super::control::{Control, Workers};
 use super::settings::Settings;
 use super::worker::{self, Parts};
 use crate::domain::instance::Instance;
@@ -13,6 +13,7 @@ use crate::domain::route::RouteTable;
 use crate::sys::cgroup::{self, Hierarchy};
 use crate::sys::{inherit, unprivileged};
 use clap::Parser;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// The router's own process. The server starts it with --run, --fd and --control; by hand, for measurements:
 ///
@@ -46,6 +47,9 @@ struct Arguments {
         required_unless_present = "listen"
     )]
     fd: Vec<RawFd>,
+    /// Inherited listening sockets for TLS, none or as many
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    tls_fd: Vec<RawFd>,
     /// Inherited socket of `router.sock`
     #[arg(long, value_name = "N")]
     control: Option<RawFd>,
@@ -134,9 +138,11 @@ fn run(arguments: &Arguments) -> Result<(), StartError> {
     if let Some(uid) = arguments.uid {
         unprivileged::become_user(uid).map_err(StartError::Unprivileged)?;
     }
+    // Private keys are in its memory: no other process of this user may look there, and there are no core dumps.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| StartError::Unprivileged(error.into()))?;
     let (lines, collected) = mpsc::unbounded_channel();
     let copies = sockets.copies().map_err(StartError::Inherit)?;
-    let workers = start_workers(arguments, sockets.clients, &lines)?;
+    let workers = start_workers(arguments, sockets.plain, sockets.tls, &lines)?;
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     runtime.map_err(StartError::Runtime)?.block_on(async move {
         let control = Control::new(workers, copies, arguments.settings.unsent);
@@ -194,7 +200,8 @@ fn allow_many_files() {
 /// What the process listens on.
 #[derive(Debug)]
 struct Sockets {
-    clients: Vec<TcpListener>,
+    plain: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
     control: Option<std::os::unix::net::UnixListener>,
     server: Option<std::os::unix::net::UnixStream>,
 }
@@ -202,16 +209,18 @@ struct Sockets {
 impl Sockets {
     fn open(arguments: &Arguments) -> Result<Self, StartError> {
         if let Some(address) = arguments.listen {
-            let clients = super::handle::bind(address, workers(arguments));
-            let clients = clients.map_err(|error| StartError::Listen(address, error))?;
-            return Ok(Self { clients, control: None, server: None });
+            let plain = super::handle::bind(address, workers(arguments));
+            let plain = plain.map_err(|error| StartError::Listen(address, error))?;
+            return Ok(Self { plain, tls: Vec::new(), control: None, server: None });
         }
         Self::inherit(arguments).map_err(StartError::Inherit)
     }
 
     fn inherit(arguments: &Arguments) -> io::Result<Self> {
-        let clients: io::Result<Vec<_>> =
-            arguments.fd.iter().map(|&fd| Ok(TcpListener::from(inherit::take(fd)?))).collect();
+        let listeners = |fds: &[RawFd]| -> io::Result<Vec<_>> {
+            fds.iter().map(|&fd| Ok(TcpListener::from(inherit::take(fd)?))).collect()
+        };
+        let (plain, tls) = (listeners(&arguments.fd)?, listeners(&arguments.tls_fd)?);
         let control = arguments.control.map(inherit::take).transpose()?.map(std::os::unix::net::UnixListener::from);
         let server = arguments.server.map(inherit::take).transpose()?.map(std::os::unix::net::UnixStream::from);
         if let Some(control) = &control {
@@ -222,7 +231,7 @@ impl Sockets {
         if let Some(server) = &server {
             server.set_nonblocking(true)?;
         }
-        Ok(Self { clients: clients?, control, server })
+        Ok(Self { plain, tls, control, server })
     }
 
     /// Copies of the listening sockets in the order of the protocol.
@@ -231,7 +240,7 @@ impl Sockets {
         if let Some(control) = &self.control {
             copies.push(control.try_clone()?.into());
         }
-        for listener in &self.clients {
+        for listener in self.plain.iter().chain(&self.tls) {
             copies.push(listener.try_clone()?.into());
         }
         Ok(copies)
@@ -245,14 +254,17 @@ fn workers(arguments: &Arguments) -> usize {
 /// One thread for each listening socket: every socket of a group has its own queue.
 fn start_workers(
     arguments: &Arguments,
-    listeners: Vec<TcpListener>,
+    plain: Vec<TcpListener>,
+    tls: Vec<TcpListener>,
     lines: &mpsc::UnboundedSender<Vec<Access>>,
-) -> Result<Vec<mpsc::UnboundedSender<worker::Install>>, StartError> {
-    let mut installs = Vec::new();
-    for (number, listener) in listeners.into_iter().enumerate() {
-        let (sender, receiver) = mpsc::unbounded_channel();
+) -> Result<Workers, StartError> {
+    let (mut installs, mut tls) = (Vec::new(), tls.into_iter());
+    let (sender, current) = watch::channel(None);
+    for (number, listener) in plain.into_iter().enumerate() {
+        let (install, receiver) = mpsc::unbounded_channel();
+        let tls = tls.next().map(|listener| (listener, current.clone()));
         let settings = arguments.settings.clone();
-        let parts = Parts { listeners: vec![listener], settings, installs: receiver, lines: lines.clone() };
+        let parts = Parts { listener, tls, settings, installs: receiver, lines: lines.clone() };
         // A router with a worker less would let a part of all connections wait for ever; the server starts a whole one.
         let work = move || match std::panic::catch_unwind(AssertUnwindSafe(|| worker::run(parts))) {
             Ok(Ok(())) => {}
@@ -264,9 +276,9 @@ fn start_workers(
         };
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         thread.spawn(work).map_err(StartError::Runtime)?;
-        installs.push(sender);
+        installs.push(install);
     }
-    Ok(installs)
+    Ok(Workers { installs, tls: sender })
 }
 
 /// Without a server: lines into a file, or nowhere.

@@ -1,31 +1,33 @@
 //! What server and router say to each other over `router.sock`.
 //!
 //! Lines, each a letter and its arguments. The router's first byte comes with its listening sockets (`SCM_RIGHTS`):
-//! the one of `router.sock` itself, then those of clients.
+//! the one of `router.sock` itself, then those of clients: first those for plain HTTP, as many as it says in its hello,
+//! then those for TLS.
 //!
 //! ```text
-//! router: H <protocol>                     hello            server: T <table as JSON>   work by this table
+//! router: H <protocol> <plain sockets>     hello            server: T <table as JSON>   work by this table
 //!         K <version>                      works by it              W <dyno id>         say when it has no request
 //!         I <dyno id>                      has no request           S <number>          lines up to this one are kept
-//!         A <number> <app id> <µs> <line>  access line
+//!         A <number> <app id> <µs> <line>  access line              P <as JSON>         show these certificates
 //! ```
 #![forbid(unsafe_code)]
 
 use super::access::Access;
+use super::tls::Certificates;
 use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
 use crate::domain::route::{Change, RouteTable};
 use jiff::Timestamp;
 
 /// Changes whenever either side would misunderstand the other.
-pub(super) const PROTOCOL: u32 = 2;
+pub(super) const PROTOCOL: u32 = 3;
 
 /// The longest line of the router's that the server reads: the router faces the Internet and is not trusted.
 pub(super) const MAX_LINE: usize = 64 << 10;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum FromRouter {
-    Hello { protocol: u32 },
+    Hello { protocol: u32, plain: Option<usize> },
     Installed { version: u64 },
     Drained { dyno: DynoId },
     Access { number: u64, access: Access },
@@ -37,6 +39,7 @@ pub(super) enum FromServer {
     Table(Box<RouteTable>),
     /// To the table that was sent last.
     Change(Box<Change>),
+    Certificates(Box<Certificates>),
     Watch(DynoId),
     Seen {
         number: u64,
@@ -46,7 +49,9 @@ pub(super) enum FromServer {
 impl FromRouter {
     pub(super) fn encode(&self) -> String {
         match self {
-            Self::Hello { protocol } => format!("H {protocol}\n"),
+            Self::Hello { protocol, plain } => {
+                format!("H {protocol} {}\n", plain.map(|plain| plain.to_string()).unwrap_or_default())
+            }
             Self::Installed { version } => format!("K {version}\n"),
             Self::Drained { dyno } => format!("I {dyno}\n"),
             Self::Access { number, access: Access { app, at, line } } => {
@@ -59,7 +64,11 @@ impl FromRouter {
     pub(super) fn parse(line: &str) -> Option<Self> {
         let (letter, rest) = line.split_once(' ')?;
         Some(match letter {
-            "H" => Self::Hello { protocol: rest.parse().ok()? },
+            "H" => {
+                // Those of older protocols are told apart by being understood.
+                let (protocol, plain) = rest.split_once(' ').unwrap_or((rest, ""));
+                Self::Hello { protocol: protocol.parse().ok()?, plain: plain.parse().ok() }
+            }
             "K" => Self::Installed { version: rest.parse().ok()? },
             "I" => Self::Drained { dyno: rest.parse().ok()? },
             "A" => {
@@ -83,6 +92,9 @@ impl FromServer {
             Self::Change(change) => {
                 format!("C {}\n", serde_json::to_string(change).expect("a change of routes is plain data"))
             }
+            Self::Certificates(certificates) => {
+                format!("P {}\n", serde_json::to_string(certificates).expect("certificates are plain data"))
+            }
             Self::Watch(dyno) => format!("W {dyno}\n"),
             Self::Seen { number } => format!("S {number}\n"),
         }
@@ -93,6 +105,7 @@ impl FromServer {
         Some(match letter {
             "T" => Self::Table(serde_json::from_str(rest).ok()?),
             "C" => Self::Change(serde_json::from_str(rest).ok()?),
+            "P" => Self::Certificates(serde_json::from_str(rest).ok()?),
             "W" => Self::Watch(rest.parse().ok()?),
             "S" => Self::Seen { number: rest.parse().ok()? },
             _ => return None,
@@ -103,6 +116,7 @@ impl FromServer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::Pair;
     use uuid::Uuid;
 
     #[test]
@@ -113,16 +127,22 @@ mod tests {
             line: "at=info method=GET path=\"/a b\"".into(),
         };
         for message in [
-            FromRouter::Hello { protocol: 1 },
+            FromRouter::Hello { protocol: 1, plain: Some(2) },
+            FromRouter::Hello { protocol: 1, plain: None },
             FromRouter::Installed { version: 9 },
             FromRouter::Drained { dyno: DynoId(Uuid::from_u128(3)) },
             FromRouter::Access { number: 4, access },
         ] {
             assert_eq!(FromRouter::parse(message.encode().trim_end_matches('\n')), Some(message));
         }
+        let pair = Pair { chain: "-----BEGIN\n".into(), key: "-----BEGIN\n\n".into() };
         for message in [
             FromServer::Table(Box::default()),
             FromServer::Change(Box::default()),
+            FromServer::Certificates(Box::new(Certificates {
+                own: pair.clone(),
+                others: vec![(vec!["a".into()], pair)],
+            })),
             FromServer::Watch(DynoId(Uuid::from_u128(3))),
             FromServer::Seen { number: 7 },
         ] {

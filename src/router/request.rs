@@ -103,6 +103,8 @@ pub(super) fn idempotent(method: &Method) -> bool {
 pub(super) struct Additions<'a> {
     /// The client's address.
     pub(super) peer: &'a HeaderValue,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
     /// The port that the client connected to.
     pub(super) port: &'a HeaderValue,
     /// For a request without an acceptable id of its own.
@@ -134,7 +136,7 @@ pub(super) fn rewrite(parts: &mut Parts, websocket: bool, add: &Additions<'_>) -
     headers.insert(VIA, via);
     headers.insert(REQUEST_ID, id.clone());
     headers.insert(FORWARDED_FOR, forwarded.clone());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(add.scheme));
     headers.insert(FORWARDED_PORT, add.port.clone());
     headers.insert(REQUEST_START, add.start.clone());
     (id, forwarded)
@@ -240,6 +242,7 @@ mod tests {
         let mut parts = parts("/", headers);
         let add = Additions {
             peer: &HeaderValue::from_static("9.9.9.9"),
+            scheme: "http",
             port: &HeaderValue::from_static("8080"),
             id: &|| HeaderValue::from_static("made-by-the-router-itself"),
             start: HeaderValue::from_static("1"),

@@ -20,6 +20,10 @@ pub struct Settings {
     pub boot: Duration,
     /// How long a client's connection may wait for its next request, and a request's head may take.
     pub keep_alive: Duration,
+    /// How long the handshake of TLS may take.
+    pub handshake: Duration,
+    /// Handshakes under way in one thread.
+    pub handshakes: usize,
     /// A connection to a dyno that was idle for longer is closed.
     pub upstream_idle: Duration,
     /// A request that could not be sent twice only gets a connection that was idle for less: applications close idle
@@ -48,6 +52,8 @@ impl Default for Settings {
             idle: Duration::from_secs(55),
             boot: Duration::from_secs(75),
             keep_alive: Duration::from_secs(55),
+            handshake: Duration::from_secs(10),
+            handshakes: 1000,
             upstream_idle: Duration::from_secs(30),
             trusted_idle: Duration::from_secs(1),
             active_per_dyno: 500,

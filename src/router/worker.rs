@@ -6,6 +6,7 @@ use super::pool::Pool;
 use super::settings::Settings;
 use super::socket::Socket;
 use super::table::Routes;
+use super::tls;
 use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -16,6 +17,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -30,7 +32,8 @@ pub(super) struct Install {
 /// What a worker is made of; moved to its thread.
 #[derive(Debug)]
 pub(super) struct Parts {
-    pub(super) listeners: Vec<TcpListener>,
+    pub(super) listener: TcpListener,
+    pub(super) tls: Option<(TcpListener, tls::Current)>,
     pub(super) settings: Settings,
     pub(super) installs: mpsc::UnboundedReceiver<Install>,
     pub(super) lines: mpsc::UnboundedSender<Vec<Access>>,
@@ -53,6 +56,16 @@ pub(super) struct Worker {
 pub(super) struct Client {
     pub(super) peer: HeaderValue,
     pub(super) port: HeaderValue,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
+}
+
+impl Client {
+    pub(super) fn new(peer: SocketAddr, local: SocketAddr, tls: bool) -> Self {
+        let text = |text: String| HeaderValue::from_str(&text).expect("an address is printable");
+        let scheme = if tls { "https" } else { "http" };
+        Self { peer: text(peer.ip().to_canonical().to_string()), port: text(local.port().to_string()), scheme }
+    }
 }
 
 /// Often enough for an application that waits for its idle connections to go.
@@ -77,10 +90,9 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
         // Before the first table every host would be unknown.
         let Some(first) = installs.recv().await else { return Ok(()) };
         worker.install(first);
-        for listener in parts.listeners {
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::task::spawn_local(accept(Rc::clone(&worker), listener));
+        tokio::task::spawn_local(accept(Rc::clone(&worker), listening(parts.listener)?));
+        if let Some((listener, current)) = parts.tls {
+            tokio::task::spawn_local(tls::accept(Rc::clone(&worker), listening(listener)?, current));
         }
         let journal = Rc::clone(&worker.journal);
         tokio::task::spawn_local(async move { journal.run().await });
@@ -95,6 +107,11 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
             }
         }
     })
+}
+
+fn listening(listener: TcpListener) -> io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    tokio::net::TcpListener::from_std(listener)
 }
 
 fn seed() -> io::Result<u64> {
@@ -124,10 +141,18 @@ impl Worker {
 
 async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
     loop {
+        let (stream, peer) = next(&listener).await;
+        let Ok(local) = stream.local_addr() else { continue };
+        let stream = Socket::new(stream, worker.settings.idle);
+        tokio::task::spawn_local(serve(Rc::clone(&worker), stream, Client::new(peer, local, false)));
+    }
+}
+
+/// The next client.
+pub(super) async fn next(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                tokio::task::spawn_local(serve(Rc::clone(&worker), stream, peer));
-            }
+            Ok(accepted) => return accepted,
             Err(error) => {
                 // Out of files, mostly: those who wait in the queue are served once others have gone.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -137,13 +162,13 @@ async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
     }
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
-    let Ok(local) = stream.local_addr() else { return };
-    let text = |text: String| HeaderValue::from_str(&text).expect("an address is printable");
-    let client =
-        Rc::new(Client { peer: text(peer.ip().to_canonical().to_string()), port: text(local.port().to_string()) });
+pub(super) async fn serve<S>(worker: Rc<Worker>, stream: S, client: Client)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let client = Rc::new(client);
     let settings = &worker.settings;
-    let io = TokioIo::new(Socket::new(stream, settings.idle));
+    let io = TokioIo::new(stream);
     let service = service_fn(|request| super::forward::answer(Rc::clone(&worker), Rc::clone(&client), request));
     // What ends a connection with an error is the client's doing, or has its own access line.
     let _ = http1::Builder::new()

@@ -31,6 +31,8 @@ pub(super) struct ServerConfig {
     pub api: Option<SocketAddr>,
     /// Where apps are served; 127.0.0.1:8080 when not set.
     pub router: Option<SocketAddr>,
+    /// Where apps are served over TLS; nowhere when not set.
+    pub router_tls: Option<SocketAddr>,
     /// Apps are served at `APP.DOMAIN`; `localhost` when not set.
     pub domain: Option<String>,
 }

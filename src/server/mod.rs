@@ -17,13 +17,13 @@ use crate::dyno::firewall::Policy;
 use crate::dyno::{self, Dynos, instances};
 use crate::git;
 use crate::logs::{Hub, HubLimits, Outputs};
-use crate::router::{Access, Router};
+use crate::router::{self, Access, Router};
 use crate::slug::SlugStore;
 use crate::stack::{Origin, Stacks};
 use crate::store::Store;
 use crate::supervisor::{self, Parts, Supervisor, builds};
 use crate::sys::{cgroup, tree};
-use crate::tls;
+use crate::tls::{self, OwnNames};
 use anyhow::{Context, bail};
 use config::Config;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -59,6 +59,8 @@ pub struct ServerOptions {
     pub api: Option<SocketAddr>,
     /// Where apps are served; 127.0.0.1:8080 when not set.
     pub router: Option<SocketAddr>,
+    /// Where apps are served over TLS; nowhere when not set.
+    pub router_tls: Option<SocketAddr>,
     /// Apps are served at `APP.DOMAIN`; `localhost` when not set.
     pub domain: Option<String>,
 }
@@ -84,10 +86,11 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     let config = Config::read(&options.root)?;
     let api = options.api.or(config.server.api).unwrap_or(DEFAULT_API);
     let listen = options.router.or(config.server.router).unwrap_or(DEFAULT_ROUTER);
+    let listen_tls = options.router_tls.or(config.server.router_tls);
     // A first start that can't be leaves nothing behind.
     if instances::find(&options.root)?.is_none() {
         // Later ones may find their own router there.
-        let _both = (bind(api, "--api").await?, bind(listen, "--router").await?);
+        try_addresses(api, listen, listen_tls).await?;
     }
     let (instance, _claim) = claim(options.name.clone(), &options.root)?;
     let api = bind(api, "--api").await?;
@@ -106,13 +109,15 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
 
     // What runs: router first, so that its port is known to the firewall; then the dynos there are.
     let (access, accessed) = mpsc::unbounded_channel();
-    let (router, router_addr) = Router::start(&instance, listen, access)
+    let router_options = router::Options { tls: listen_tls, ..router::Options::default() };
+    let (router, router_addr) = Router::start_with(&instance, listen, router_options, access)
         .await
-        .context("can't start the router; if its address is taken, choose another with --router")?;
+        .context("can't start the router; if its address is taken, choose another with --router or --router-tls")?;
+    let router_tls = router.tls_address();
     tokio::spawn(log_access(hub.clone(), accessed));
     let (events_out, mut events) = mpsc::unbounded_channel();
     let egress = store.read(crate::store::egress::all).await?;
-    let engine_settings = engine_settings(&config, router_addr, egress);
+    let engine_settings = engine_settings(&config, router_addr, router_tls, egress);
     let (dynos, found) = Dynos::start(instance.clone(), engine_settings, hub.clone(), events_out).await?;
     // With dynos there it is known that they can be launched, and their events are for the supervisor.
     if found.is_empty() {
@@ -126,10 +131,11 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
         slugs: slugs.clone(),
         stacks: stacks.clone(),
         engine: Arc::new(dynos.clone()),
-        router: Some(router),
+        router: Some(router.clone()),
         settings: supervisor_settings(&config, &domain),
     };
     let tls = tls::acceptor(&instance.root, &names(&domain, api.local_addr()?)).context("can't speak TLS")?;
+    let own_names = OwnNames::open(&instance.root, &domain).context("can't speak TLS")?;
     let supervisor = Supervisor::start(parts, found, events, build_settings(&config, &instance, &domain, router_addr));
 
     // What is listened to.
@@ -143,7 +149,6 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
         keep: keep(&config),
     };
     let drains = Drains::new(hub.clone(), drain_reach(&config));
-    let closing_too = closing.clone();
     let parts = control::Parts {
         store: store.clone(),
         supervisor,
@@ -153,11 +158,14 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
         stacks,
         drains,
         place,
-        closing: closing_too,
+        closing: closing.clone(),
     };
     let control = Control::new(parts).context("can't make the folder for sources ready")?;
     control::apps::sweep(&control).await.context("can't remove what a crash left of destroyed apps")?;
     control::drains::start_all(&control).await?;
+    if router_tls.is_some() {
+        tokio::spawn(control::certs::keep_serving(control.clone(), router, own_names));
+    }
     tokio::spawn(control::stacks::keep_collecting(control.clone()));
     tokio::spawn(control::disk::keep_collecting(control.clone()));
     let api_addr = api.local_addr()?;
@@ -169,17 +177,16 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
         tokio::spawn(api::serve_unix(socket, control.clone(), git.clone())),
         tokio::spawn(api::serve_tcp(api, tls, control, git)),
     ];
-    Record::new(&instance, api_addr, router_addr, &domain).write()?;
-    announce(&instance, api_addr, router_addr, &domain)?;
+    Record::new(&instance, api_addr, (router_addr, router_tls), &domain).write()?;
+    announce(&instance, api_addr, (router_addr, router_tls), &domain)?;
     tell_systemd(&[NotifyState::Ready]);
-    let watchdog = sd_notify::watchdog_enabled().map(|within| tokio::spawn(feed(within / 3, store.clone())));
+    if let Some(within) = sd_notify::watchdog_enabled() {
+        tokio::spawn(feed(within / 3, store));
+    }
 
     stop.asked().await;
     tracing::info!("stopping; dynos and router go on");
     tell_systemd(&[NotifyState::Stopping]);
-    if let Some(feeding) = watchdog {
-        feeding.abort();
-    }
     closing.cancel();
     for server in serving {
         // A connection that does not end by itself is cut off.
@@ -327,6 +334,15 @@ fn claim(name: Option<InstanceName>, root: &Path) -> anyhow::Result<(Instance, i
     Ok(instances::claim(name.or(registered).unwrap_or_default(), root)?)
 }
 
+/// All at once, since two of them may be the same.
+async fn try_addresses(api: SocketAddr, router: SocketAddr, router_tls: Option<SocketAddr>) -> anyhow::Result<()> {
+    let _both = (bind(api, "--api").await?, bind(router, "--router").await?);
+    if let Some(address) = router_tls {
+        bind(address, "--router-tls").await?;
+    }
+    Ok(())
+}
+
 async fn bind(addr: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr).await.with_context(|| format!("can't listen on {addr}; choose another address with {flag}"))
 }
@@ -374,8 +390,14 @@ async fn log_access(hub: Hub, mut lines: mpsc::UnboundedReceiver<Access>) {
     }
 }
 
-fn engine_settings(config: &Config, router: SocketAddr, egress: BTreeMap<AppId, Egress>) -> dyno::Settings {
-    let policy = Policy { allow_host: config.network.allow_host.clone(), open_to_dynos: vec![router.port()] };
+fn engine_settings(
+    config: &Config,
+    router: SocketAddr,
+    router_tls: Option<SocketAddr>,
+    egress: BTreeMap<AppId, Egress>,
+) -> dyno::Settings {
+    let open_to_dynos = std::iter::once(router).chain(router_tls).map(|address| address.port()).collect();
+    let policy = Policy { allow_host: config.network.allow_host.clone(), open_to_dynos };
     let defaults = dyno::Settings::default();
     let measured_every = config.dyno.memory_check_seconds.map_or(defaults.measured_every, Duration::from_secs);
     dyno::Settings { policy, egress, measured_every, usual: config.sizes().of(DynoSize::default()), ..defaults }
@@ -425,16 +447,19 @@ struct Record {
     run: PathBuf,
     api: SocketAddr,
     router: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    router_tls: Option<SocketAddr>,
     domain: String,
     pid: i32,
     root: PathBuf,
 }
 
 impl Record {
-    fn new(instance: &Instance, api: SocketAddr, router: SocketAddr, domain: &str) -> Self {
+    fn new(instance: &Instance, api: SocketAddr, router: (SocketAddr, Option<SocketAddr>), domain: &str) -> Self {
         let pid = std::process::id().cast_signed();
         let (name, run, root) = (instance.name.clone(), instance.run.clone(), instance.root.clone());
-        Self { name, run, api, router, domain: domain.to_owned(), pid, root }
+        let (router, router_tls) = router;
+        Self { name, run, api, router, router_tls, domain: domain.to_owned(), pid, root }
     }
 
     /// Whole or not at all: a client may look at any time.
@@ -449,11 +474,23 @@ impl Record {
 }
 
 /// The one line on stdout: everything is up.
-fn announce(instance: &Instance, api: SocketAddr, router: SocketAddr, domain: &str) -> anyhow::Result<()> {
-    let port = if router.port() == 80 { String::new() } else { format!(":{}", router.port()) };
+fn announce(
+    instance: &Instance,
+    api: SocketAddr,
+    (router, tls): (SocketAddr, Option<SocketAddr>),
+    domain: &str,
+) -> anyhow::Result<()> {
+    let at = |scheme: &str, port: u16, usual: u16| {
+        let port = if port == usual { String::new() } else { format!(":{port}") };
+        format!("{scheme}://<app>.{domain}{port}")
+    };
+    let mut apps = at("http", router.port(), 80);
+    if let Some(tls) = tls {
+        apps = format!("{apps} and {}", at("https", tls.port(), 443));
+    }
     let root = instance.root.display();
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "Ready. Root {root}, API on http://{api}, apps on http://<app>.{domain}{port}")?;
+    writeln!(stdout, "Ready. Root {root}, API on http://{api}, apps on {apps}")?;
     Ok(stdout.flush()?)
 }
 

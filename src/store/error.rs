@@ -41,6 +41,8 @@ pub enum StoreError {
     SealedAddon(uuid::Uuid),
     #[error("the URL of log drain {0} can't be unsealed with this key")]
     SealedDrain(uuid::Uuid),
+    #[error("the private key of SNI endpoint {0} can't be unsealed with this key")]
+    SealedEndpoint(uuid::Uuid),
     #[error("no random numbers from the kernel")]
     Random(#[source] getrandom::Error),
     #[error("the database refused")]

@@ -28,6 +28,7 @@ pub mod pipelines;
 pub mod releases;
 mod seal;
 pub mod slugs;
+pub mod sni_endpoints;
 pub mod tokens;
 mod worker;
 

@@ -54,19 +54,19 @@ async fn add_ons_are_made_shared_renamed_and_taken_away() {
 async fn what_is_no_add_on_changes_nothing() {
     let mut server = Server::with_code().await;
     server.quietly("PATCH", "/apps/shop/config-vars", r#"{"REDIS_URL":"by hand"}"#).await;
-    let make = |plan: &str, config: Value, name: &str| {
+    let order = |plan: &str, config: Value, name: &str| {
         json!({ "plan": plan, "config": config, "attachment": { "name": name } }).to_string()
     };
     let url = || json!({ "url": "redis://:secret@h" });
     for body in [
-        make("heroku-postgresql", url(), "A"),
-        make("external:large", url(), "A"),
-        make("external", json!({}), "A"),
-        make("external", json!({ "url": "secret" }), "A"),
-        make("external", json!({ "url": ["secret"] }), "A"),
-        make("external", json!({ "url": "redis://h", "size": 1 }), "A"),
-        make("external", url(), "1A"),
-        make("external", url(), "REDIS"),
+        order("heroku-postgresql", url(), "A"),
+        order("external:large", url(), "A"),
+        order("external", json!({}), "A"),
+        order("external", json!({ "url": "secret" }), "A"),
+        order("external", json!({ "url": ["secret"] }), "A"),
+        order("external", json!({ "url": "redis://h", "size": 1 }), "A"),
+        order("external", url(), "1A"),
+        order("external", url(), "REDIS"),
         "{}".to_owned(),
     ] {
         server.ask("POST", "/apps/shop/addons", &body).await;

@@ -8,6 +8,7 @@ mod access;
 mod addons;
 mod apps;
 mod builds;
+mod certs;
 mod config;
 mod domains;
 mod dynos;

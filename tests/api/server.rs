@@ -315,6 +315,7 @@ macro_rules! assert_said {
         settings.add_filter(r"/logs/\[uuid\]-[0-9a-f]{32}-[0-9a-f]+", "/logs/[ticket]");
         settings.add_filter(r"\brun\.\d{4}\b", "run.[number]");
         settings.add_filter(r"\b[0-9a-f]{64}\b", "[digest]");
+        settings.add_filter(r#"-----BEGIN [A-Z ]+-----\\n[^"…]*(… \(\d+ bytes\))?"#, "[pem]");
         settings.add_filter(r#""slug_size": \d+"#, r#""slug_size": [bytes]"#);
         settings.add_filter(r#""size": \d+"#, r#""size": [bytes]"#);
         settings.add_filter(r"[a-z]+-[a-z]+-\d{5}\b", "[invented]");

@@ -13,6 +13,7 @@
 mod access;
 mod addons;
 mod apps;
+mod certs;
 mod domains;
 mod drains;
 mod dynos;

@@ -2,6 +2,8 @@
 
 use crate::heroku::Heroku;
 use crate::hokku::{Hokku, wait_for};
+use std::io::Write as _;
+use std::process::Stdio;
 
 #[test]
 fn releases_are_listed_looked_at_and_rolled_back() {
@@ -44,4 +46,45 @@ fn releases_are_listed_looked_at_and_rolled_back() {
     });
     assert!(heroku.ok(&["releases", "-a", "shop"]).contains("release command failed"));
     assert_eq!(hokku.get("shop", "/env/BROKEN").body, "");
+}
+
+#[test]
+fn a_release_command_is_heard_and_run_again_and_vars_are_edited() {
+    let hokku = Hokku::start();
+    let Some(heroku) = Heroku::of(&hokku) else { return };
+    let repository = hokku.app("shop", "echo");
+    repository.write("Procfile", "web: node server.js\nrelease: echo \"phase says $WORD\"; test \"$WORD\" != bad\n");
+    repository.commit("with a release command");
+    hokku.push(&repository).expect_success();
+    heroku.done(&["releases:output", "-a", "shop"]).with("phase says");
+    assert!(heroku.ok(&["releases:output", "v2", "-a", "shop"]).is_empty());
+
+    let editor = heroku.home().join("editor");
+    std::fs::write(&editor, "#!/bin/sh\necho \"WORD='edited by hand'\" > \"$1\"\n").unwrap();
+    std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut edit = heroku.command(&["config:edit", "-a", "shop"]);
+    let mut edit = edit.env("EDITOR", &editor).stdin(Stdio::piped()).spawn().unwrap();
+    // It asks whether that is meant.
+    edit.stdin.take().unwrap().write_all(b"y\n").unwrap();
+    assert!(edit.wait().unwrap().success());
+    assert_eq!(hokku.ok(&["config:get", "WORD", "-a", "shop"]).trim(), "edited by hand");
+    let wait = || hokku.json(&["releases:info", "--json", "-a", "shop"])["status"].as_str().unwrap().to_owned();
+    wait_for("the release", || (wait() == "succeeded").then_some(()));
+    heroku.done(&["releases:output", "-a", "shop"]).with("phase says edited by hand");
+    heroku.done(&["ps:wait", "-a", "shop"]);
+
+    let before = hokku.json(&["releases:info", "--json", "-a", "shop"])["version"].as_u64().unwrap();
+    let said = heroku.done(&["releases:retry", "-a", "shop"]);
+    assert!(said.out.contains("Running release command...") && said.out.contains("phase says edited"), "{said:?}");
+    let after = hokku.json(&["releases:info", "--json", "-a", "shop"]);
+    assert_eq!(after["version"].as_u64(), Some(before + 1));
+    assert!(after["description"].as_str().unwrap().starts_with(&format!("Retry of v{before}")), "{after}");
+
+    heroku.done(&["ps:type", "web=standard-2x", "-a", "shop"]).with("Standard-2X");
+    hokku.ok(&["ps:wait", "-a", "shop"]);
+    let sizes = || hokku.json(&["ps", "--json", "-a", "shop"])[0]["size"].clone();
+    wait_for("a dyno of that size", || (sizes() == "Standard-2X").then_some(()));
+    heroku.done(&["ps:wait", "-t", "web", "-a", "shop"]);
+    let refused = heroku.fails(&["run:inside", "web.1", "date", "-a", "shop"]);
+    assert!(refused.contains("Nothing can be started inside of web.1"), "{refused}");
 }

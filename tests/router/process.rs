@@ -3,6 +3,7 @@
 
 use crate::rig::{Client, GET, Rig, app, dyno, dynos, get, id, soon, until};
 use hokku::router::{Options, Router, RouterError, Settings};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -30,6 +31,8 @@ async fn the_process_has_no_rights_and_a_session_of_its_own() {
         assert_eq!(field(set), ["0000000000000000"], "{set}");
     }
     assert_eq!(field("NoNewPrivs"), ["1"]);
+    let memory = std::fs::metadata(format!("/proc/{pid}/mem")).unwrap();
+    assert_eq!(memory.uid(), 0, "what it holds is not for others of its user");
     let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid))).unwrap();
     assert_eq!(session.as_raw(), pid);
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();

@@ -41,7 +41,7 @@ pub(crate) struct Rig {
     pub(crate) lines: mpsc::UnboundedReceiver<Access>,
     pub(crate) app: AppId,
     version: u64,
-    options: Options,
+    pub(crate) options: Options,
     _directory: TempDir,
 }
 
@@ -63,10 +63,19 @@ impl Rig {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
+        Self::start(settings, None).await
+    }
+
+    /// With TLS at another port.
+    pub(crate) async fn with_tls(settings: Settings) -> Self {
+        Self::start(settings, Some(([127, 0, 0, 1], 0).into())).await
+    }
+
+    async fn start(settings: Settings, tls: Option<SocketAddr>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut instance = Instance::new("routed".parse().unwrap(), directory.path().join("root"), 31);
         instance.run = directory.path().join("run");
-        let options = Options { executable: env!("CARGO_BIN_EXE_hokku").into(), settings, workers: None };
+        let options = Options { executable: env!("CARGO_BIN_EXE_hokku").into(), settings, workers: None, tls };
         let (access, lines) = mpsc::unbounded_channel();
         let listen = ([127, 0, 0, 1], 0).into();
         let (router, address) = Router::start_with(&instance, listen, options.clone(), access).await.unwrap();
