@@ -11,7 +11,7 @@ use super::worker::{self, Parts};
 use crate::domain::instance::Instance;
 use crate::domain::route::RouteTable;
 use crate::sys::cgroup::{self, Hierarchy};
-use crate::sys::{inherit, unprivileged};
+use crate::sys::{inherit, open_files, unprivileged};
 use clap::Parser;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::ffi::OsString;
@@ -134,7 +134,10 @@ fn run(arguments: &Arguments) -> Result<(), StartError> {
     let log = arguments.access_log.as_deref().map(open_log).transpose()?;
     // Fails only for a process started by hand as the leader of its group, which does not need it.
     let _ = nix::unistd::setsid();
-    allow_many_files();
+    // Every connection takes two files.
+    if let Err(error) = open_files::allow_many() {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
     if let Some(uid) = arguments.uid {
         unprivileged::become_user(uid).map_err(StartError::Unprivileged)?;
     }
@@ -185,16 +188,6 @@ fn table(arguments: &Arguments) -> Result<RouteTable, StartError> {
 fn open_log(path: &Path) -> Result<File, StartError> {
     let file = File::options().append(true).create(true).open(path);
     file.map_err(|error| StartError::AccessLog(path.to_owned(), error))
-}
-
-/// Every connection takes two files; the soft limit is often 1024.
-fn allow_many_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
 }
 
 /// What the process listens on.

@@ -22,7 +22,7 @@ use crate::slug::SlugStore;
 use crate::stack::{Origin, Stacks};
 use crate::store::Store;
 use crate::supervisor::{self, Parts, Supervisor, builds};
-use crate::sys::{cgroup, tree};
+use crate::sys::{cgroup, open_files, tree};
 use crate::tls::{self, OwnNames};
 use anyhow::{Context, bail};
 use config::Config;
@@ -78,6 +78,10 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
+    // Every log tail that is followed takes one.
+    if let Err(error) = open_files::allow_many() {
+        tracing::warn!(%error, "can't raise the limit of open files");
+    }
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serve(options))
 }
 

@@ -11,6 +11,7 @@ pub mod loopback;
 pub mod mount;
 pub mod netfilter;
 pub mod netlink;
+pub mod open_files;
 pub mod process;
 pub mod quota;
 pub mod seccomp;
