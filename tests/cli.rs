@@ -839,6 +839,17 @@ fn help_is_the_manual() {
 }
 
 #[test]
+fn the_page_of_commands_is_current() {
+    let session = session();
+    let page = String::from_utf8(session.quietly("hokku help --markdown").stdout).unwrap();
+    let kept = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md")).unwrap();
+    assert!(page.contains("### ps:scale") && page.contains("### addons:create"));
+    // Whole pages side by side would not be read.
+    let wrong = page.lines().zip(kept.lines()).find(|(new, old)| new != old);
+    assert!(page == kept, "docs/cli.md is old: hokku help --markdown > docs/cli.md\n{wrong:?}");
+}
+
+#[test]
 fn manual_pages_and_completions_are_complete() {
     let session = session();
     assert!(session.quietly("mkdir man && hokku man --dir man").status.success());

@@ -121,9 +121,38 @@ pub(super) struct Help {
     /// A command or a topic
     #[arg(value_name = "COMMAND")]
     command: Option<String>,
+    /// Print the help of all commands as one Markdown page
+    #[arg(long, conflicts_with = "command")]
+    markdown: bool,
+}
+
+/// `docs/cli.md`
+fn markdown(program: Command) -> String {
+    let mut program = program.term_width(100);
+    program.build();
+    let mut text =
+        "# Commands\n\nMade by `hokku help --markdown`; `hokku help COMMAND` and `hokku man` say the same.\n"
+            .to_owned();
+    for (topic, names) in TOPICS {
+        let _ = write!(text, "\n## {topic}\n");
+        for name in names {
+            if let Some(mut command) = program.find_subcommand(name).cloned() {
+                let help = command.render_long_help().to_string();
+                let _ = write!(text, "\n### {name}\n\n```text\n");
+                for line in help.trim_end().lines() {
+                    let _ = writeln!(text, "{}", line.trim_end());
+                }
+                text.push_str("```\n");
+            }
+        }
+    }
+    text
 }
 
 pub(super) fn help(out: Output, mut program: Command, args: &Help) -> Result<(), Failure> {
+    if args.markdown {
+        return out.bytes(markdown(program).as_bytes());
+    }
     program.build();
     let Some(name) = &args.command else {
         return out.bytes(program.render_help().to_string().as_bytes());
