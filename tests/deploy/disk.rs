@@ -80,6 +80,9 @@ fn a_server_on_a_full_disk_says_what_is_wrong() {
         assert!(!output.status.success(), "it started");
         assert!(message.contains("No space left on device") || message.contains("is full"), "{message}");
         make_room(hokku);
+        run(Command::new(env!("CARGO_BIN_EXE_hokku")).args(["down", "--root"]).arg(&root));
+        let left = format!("/run/hokku/full-{}", std::process::id());
+        assert!(!Path::new(&left).exists(), "{left} is still there");
     });
 }
 
