@@ -137,16 +137,12 @@ impl Release {
             }
             Change::Addons { description, .. } => (slug, config(), (*description).to_owned()),
             Change::Config(patch) => {
-                let taken: Vec<&str> =
-                    patch.keys().map(String::as_str).filter(|key| attached.get(key).is_some()).collect();
-                if !taken.is_empty() {
-                    return Err(ReleaseError::Attached(taken.join(", ")));
-                }
-                let (merged, changed) = config().merge(patch)?;
+                let patch = beside(patch, &attached)?;
+                let (merged, changed) = config().merge(&patch)?;
                 if !changed {
                     return Err(ReleaseError::NoChange);
                 }
-                (slug, merged, config_vars::describe(patch))
+                (slug, merged, config_vars::describe(&patch))
             }
             Change::Rollback(target) => {
                 target.check_rollback()?;
@@ -190,6 +186,18 @@ impl Release {
             (ReleaseStatus::Pending, _) => Err(ReleaseError::NotEligible(self.version, "has not finished yet")),
         }
     }
+}
+
+/// The patch without what add-ons bring: clients that send all config vars back send those too, as they are.
+fn beside(patch: &ConfigPatch, attached: &ConfigVars) -> Result<ConfigPatch, ReleaseError> {
+    let is_attached = |key: &String| attached.get(key).is_some();
+    let overwrites =
+        |(key, value): &(&String, &Option<String>)| is_attached(key) && attached.get(key) != value.as_deref();
+    let taken: Vec<&str> = patch.iter().filter(overwrites).map(|(key, _)| key.as_str()).collect();
+    if !taken.is_empty() {
+        return Err(ReleaseError::Attached(taken.join(", ")));
+    }
+    Ok(patch.iter().filter(|(key, _)| !is_attached(key)).map(|(key, value)| (key.clone(), value.clone())).collect())
 }
 
 /// `Deploy 1a2b3c4d`, eight hex digits of a commit; another version as the client wrote it.
@@ -258,6 +266,28 @@ mod tests {
             next(History { newest: Some(&v4), standing: Some(&v1) }, &Change::Config(&patch("B", Some("2")))),
             Err(ReleaseError::NoChange)
         );
+    }
+
+    #[test]
+    fn what_add_ons_bring_can_be_sent_back_and_not_be_overwritten() {
+        let attached: ConfigVars = [("DB_URL".to_owned(), "a://b".to_owned())].into_iter().collect();
+        let change =
+            Change::Addons { attached, plans: vec!["external:url".into()], description: "Attach DB (@ref:db)" };
+        let v1 = next(History::default(), &change).unwrap();
+        let history = History { newest: Some(&v1), standing: Some(&v1) };
+        let all = [("DB_URL".to_owned(), Some("a://b".to_owned())), ("A".to_owned(), Some("1".to_owned()))].into();
+        let v2 = next(history, &Change::Config(&all)).unwrap();
+        assert_eq!(
+            (v2.config.iter().collect::<Vec<_>>(), v2.description.as_str()),
+            (vec![("A", "1")], "Set A config vars")
+        );
+        assert_eq!(v2.vars().iter().collect::<Vec<_>>(), [("A", "1"), ("DB_URL", "a://b")]);
+        assert_eq!(next(history, &Change::Config(&patch("DB_URL", Some("a://b")))), Err(ReleaseError::NoChange));
+        for value in [None, Some("c://d")] {
+            let refused = next(history, &Change::Config(&patch("DB_URL", value)));
+            assert_eq!(refused, Err(ReleaseError::Attached("DB_URL".into())));
+        }
+        assert_eq!(v2.addons, ["external:url"]);
     }
 
     #[test]
