@@ -146,18 +146,27 @@ fn room_is_made_of_what_nobody_goes_back_to() {
     for version in ["four", "five", "six"] {
         repository.write("version", version).commit(version);
         hokku.push(&repository).expect_success();
+        if version == "four" {
+            // Goes on with the old code.
+            hokku.ok(&["run:detached", "-a", "room", "--", "while cat version; do echo; sleep 1; done; echo lost"]);
+        }
     }
     wait_for("the newest", || hokku.get("room", "/").body.starts_with("version six").then_some(()));
-    wait_for("only its dynos", || (hokku.json(&["ps", "--json", "-a", "room"]).as_array()?.len() == 1).then_some(()));
+    wait_for("only its dynos", || (hokku.json(&["ps", "--json", "-a", "room"]).as_array()?.len() == 2).then_some(()));
     let entries = |dir: &str| fs::read_dir(hokku.root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
     // Nobody has used them lately.
     wait_for("dynos that are gone", || {
         let ago = std::time::SystemTime::now() - std::time::Duration::from_secs(120);
         entries("trees").for_each(|tree| fs::File::open(tree).unwrap().set_modified(ago).unwrap());
         hokku.ok(&["disk:collect"]);
-        (entries("trees").count() == 1).then_some(())
+        (entries("trees").count() == 2).then_some(())
     });
-    assert_eq!(entries("slugs").count(), 2);
+    // v5 and v6, and v4, which a dyno runs on still.
+    assert_eq!(entries("slugs").count(), 3);
+    let lines = || hokku.ok(&["logs", "-n", "1500", "-a", "room"]).matches(": four").count();
+    let before = lines();
+    wait_for("the old dyno's next lines", || (lines() > before + 1).then_some(()));
+    assert!(!hokku.ok(&["logs", "-n", "1500", "-a", "room"]).contains(": lost"));
     assert!(hokku.get("room", "/").body.starts_with("version six"));
 
     let refusal = hokku.fails(&["rollback", "v3", "-a", "room"]);
