@@ -4,14 +4,10 @@
 use super::apps::confirm;
 use super::context::{AppArgs, Context};
 use super::errors::Failure;
-use super::output::plain;
+use super::output::{plain, text};
 use crate::client::segment;
 use clap::Args;
 use serde_json::{Map, Value, json};
-
-fn text<'a>(row: &'a Value, field: &str) -> &'a str {
-    row[field].as_str().unwrap_or_default()
-}
 
 /// List an app's add-ons, or all there are
 ///

@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use super::errors::Failure;
-use super::output::plain;
+use super::output::{plain, text};
 use crate::client::segment;
 use clap::Args;
 use serde_json::{Value, json};
@@ -12,10 +12,6 @@ const PATH: &str = "/oauth/authorizations";
 
 fn path(id: &str) -> String {
     format!("{PATH}/{}", segment(id))
-}
-
-fn text<'a>(row: &'a Value, field: &str) -> &'a str {
-    row[field].as_str().unwrap_or_default()
 }
 
 fn scope(row: &Value) -> String {

@@ -3,7 +3,7 @@
 
 use super::context::{AppArgs, Context};
 use super::errors::Failure;
-use super::output::plain;
+use super::output::{plain, text};
 use crate::client::segment;
 use clap::Args;
 use serde_json::{Value, json};
@@ -32,10 +32,6 @@ async fn chosen(ctx: &Context, app: &str, name: Option<&str>) -> Result<Value, F
             Err(Failure::usage(format!("{app} has several certificates; choose one by --name")).hint("hokku certs"))
         }
     }
-}
-
-fn text<'a>(row: &'a Value, field: &str) -> &'a str {
-    row[field].as_str().unwrap_or_default()
 }
 
 fn names(row: &Value) -> String {

@@ -3,14 +3,10 @@
 
 use super::context::{AppArgs, Context};
 use super::errors::Failure;
-use super::output::plain;
+use super::output::{plain, text};
 use crate::client::segment;
 use clap::Args;
 use serde_json::{Value, json};
-
-fn text<'a>(row: &'a Value, field: &str) -> &'a str {
-    row[field].as_str().unwrap_or_default()
-}
 
 /// List the log drains of an app
 #[derive(Args, Debug)]

@@ -184,6 +184,11 @@ impl Drop for Progress {
     }
 }
 
+/// A field of an answer's row; empty when it is no text.
+pub(super) fn text<'a>(row: &'a Value, field: &str) -> &'a str {
+    row[field].as_str().unwrap_or_default()
+}
+
 /// Text without anything that a terminal would obey.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()

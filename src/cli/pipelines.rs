@@ -3,7 +3,7 @@
 
 use super::context::{AppArgs, Context};
 use super::errors::Failure;
-use super::output::plain;
+use super::output::{plain, text};
 use super::releases;
 use crate::client::{Client, ClientError, segment};
 use clap::Args;
@@ -15,10 +15,6 @@ const STAGES: [&str; 5] = ["test", "review", "development", "staging", "producti
 
 fn path(pipeline: &str) -> String {
     format!("/pipelines/{}", segment(pipeline))
-}
-
-fn text<'a>(row: &'a Value, field: &str) -> &'a str {
-    row[field].as_str().unwrap_or_default()
 }
 
 fn rank(stage: &str) -> usize {
