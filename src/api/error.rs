@@ -43,7 +43,8 @@ impl ApiError {
     }
 
     pub(super) fn not_found(resource: Resource) -> Self {
-        let message = format!("Couldn't find that {resource}.");
+        // The word for clients may have an underscore, `add_on`.
+        let message = format!("Couldn't find that {}.", resource.to_string().replace('_', "-"));
         Self { resource: Some(resource), ..Self::new(StatusCode::NOT_FOUND, "not_found", message) }
     }
 

@@ -203,7 +203,7 @@ impl Provider for External {
             return wrong(&format!("external has no option {other:?}, only url"));
         }
         let Some(url) = options.get("url") else {
-            return wrong("say where it is: heroku addons:create external -- --url postgres://USER:PASSWORD@HOST/NAME");
+            return wrong("say where it is, behind the command: -- --url postgres://USER:PASSWORD@HOST/NAME");
         };
         let scheme = url.split_once("://").filter(|(_, rest)| !rest.is_empty()).map(|(scheme, _)| scheme);
         let is_scheme = |scheme: &&str| {
