@@ -5,7 +5,6 @@
 use super::app::AppId;
 use super::config_vars::ConfigVars;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -235,11 +234,6 @@ impl Provider for External {
         Ok(()) // It goes on without us.
     }
 }
-
-/// The values of an add-on as they are sealed.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Values(pub BTreeMap<String, String>);
 
 #[cfg(test)]
 mod tests {

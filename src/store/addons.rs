@@ -3,7 +3,7 @@
 
 use super::column::{json, nanos, parsed, text, time};
 use super::{StoreError, Tx};
-use crate::domain::addon::{Addon, AddonName, Attachment, Values};
+use crate::domain::addon::{Addon, AddonName, Attachment};
 use crate::domain::app::AppId;
 use jiff::Timestamp;
 use rusqlite::{Params, Row};
@@ -92,8 +92,8 @@ fn addons(tx: &Tx<'_>, clause: &str, params: impl Params) -> Result<Vec<Addon>, 
     let sealed = tx.all(&format!("SELECT * FROM addons {clause}"), params, addon)?;
     let open = |(addon, sealed): (Addon, Vec<u8>)| {
         let plain = tx.seal.open(&sealed, addon.id.as_bytes());
-        let values = plain.and_then(|json| serde_json::from_slice::<Values>(&json).ok());
-        Ok(Addon { values: values.ok_or(StoreError::SealedAddon(addon.id))?.0, ..addon })
+        let values = plain.and_then(|json| serde_json::from_slice(&json).ok());
+        Ok(Addon { values: values.ok_or(StoreError::SealedAddon(addon.id))?, ..addon })
     };
     sealed.into_iter().map(open).collect()
 }
