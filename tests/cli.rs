@@ -824,6 +824,95 @@ fn egress() {
 }
 
 #[test]
+fn access() {
+    let mut session = session();
+    let row = |email: &str, role: &str, permissions: &[&str]| {
+        let permissions: Vec<Value> = permissions.iter().map(|name| json!({ "name": name })).collect();
+        json!({ "user": { "email": email }, "role": role, "permissions": permissions })
+    };
+    let path = "/teams/apps/my-app/collaborators";
+    let ann = row("ann@example.com", "collaborator", &["view", "deploy"]);
+    session.api.json(
+        &format!("GET {path}"),
+        json!([ann, row("admin@localhost", "owner", &["view", "deploy", "operate", "manage"])]),
+    );
+    session.run("hokku access -a my-app").run("hokku access -a my-app --json");
+    session.api.json(&format!("POST {path}"), ann.clone());
+    session.run("hokku access:add ann@example.com -p deploy,view -a my-app").run("hokku access:add x -a my-app");
+    session.api.json(&format!("PATCH {path}/ann%40example.com"), row("ann@example.com", "", &["view"]));
+    session.run("hokku access:update ann@example.com -p view -a my-app").run("hokku access:update a@b -a my-app");
+    session.api.json(&format!("DELETE {path}/ann%40example.com"), ann);
+    session.run("hokku access:remove ann@example.com -a my-app");
+    session.api.json(&format!("DELETE {path}/admin%40localhost"), json!({}));
+    session.run("hokku apps:join -a my-app").run("hokku apps:leave -a my-app");
+    session.api.json("PATCH /teams/apps/my-app", json!({}));
+    session.run("hokku apps:lock -a my-app").run("hokku apps:unlock -a my-app");
+    let transfer = json!({
+        "app": { "name": "my-app" }, "owner": { "email": "admin@localhost" },
+        "recipient": { "email": "ann@example.com" }, "state": "pending", "updated_at": THEN,
+    });
+    session.api.json("POST /account/app-transfers", transfer.clone());
+    session.api.json("GET /account/app-transfers", json!([transfer]));
+    session.api.json("PATCH /account/app-transfers/my-app", transfer);
+    session.run("hokku apps:transfer ann@example.com -a my-app").run("hokku apps:transfers");
+    session.run("hokku apps:transfers:accept my-app").run("hokku apps:transfers:decline my-app");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
+fn accounts_keys_and_the_audit_log() {
+    let mut session = session();
+    let account = json!({ "email": "ann@example.com", "admin": true, "has_password": true });
+    session.api.json("GET /accounts", json!([{ "email": "admin@localhost", "admin": true }, account]));
+    session.run("hokku users");
+    session.api.json("POST /accounts", json!({ "email": "ann@example.com", "password": "made-up" }));
+    session.run("hokku users:create ann@example.com");
+    session.api.json("POST /accounts", account.clone());
+    session.run("echo 'my own' | hokku users:create ann@example.com --admin --password-stdin");
+    session.run("hokku users:create a@b --password-stdin </dev/null");
+    session.api.json("PATCH /accounts/ann%40example.com", json!({ "password": "made-up" }));
+    session.run("hokku users:update ann@example.com --no-admin").run("hokku users:update ann@example.com");
+    session.run("hokku users:password ann@example.com");
+    session.api.json("PATCH /account", account.clone());
+    session.run("printf 'old\nnew\nnew\n' | hokku users:password");
+    session.run("printf 'old\nnew\nother\n' | hokku users:password");
+    session.api.json("DELETE /accounts/ann%40example.com", account);
+    session.run("hokku users:remove ann@example.com");
+
+    let key = json!({ "id": "key-1", "fingerprint": "SHA256:abc", "comment": "ann laptop" });
+    session.api.json("GET /account/keys", json!([key])).json("POST /account/keys", key.clone());
+    session.api.json("DELETE /account/keys/ann%20laptop", key.clone()).json("DELETE /account/keys/key-1", key);
+    session.run("hokku keys").run("echo 'ssh-rsa AAAA me' >id.pub; hokku keys:add id.pub").run("hokku keys:add no.pub");
+    session.run("hokku keys:remove 'ann laptop'").run("hokku keys:clear");
+
+    let event = json!({
+        "created_at": THEN, "actor": { "email": "ann@example.com" }, "action": "config-vars:update",
+        "app": { "name": "my-app" }, "status": 200, "note": "Set A config vars", "origin": "192.0.2.7",
+    });
+    let unfinished = json!({
+        "created_at": THEN, "actor": { "email": "ann@example.com" }, "action": "app:create", "app": null,
+        "status": null, "note": null, "origin": "192.0.2.7",
+    });
+    session.api.json("GET /audit-events?max=50", json!([event, unfinished]));
+    session.api.json("GET /apps/my-app/audit-events?max=2&user=ann%40example.com&action=config-vars", json!([event]));
+    session.run("hokku audit").run("hokku audit -a my-app -n 2 --user ann@example.com --action config-vars");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
+fn logging_in_prints_a_token_and_keeps_nothing() {
+    let mut session = session();
+    session.api.json("POST /oauth/authorizations", json!({ "access_token": { "token": "new-token" } }));
+    session.run("printf 'ann@example.com\nsecret\n' | hokku auth:login");
+    session.run("echo secret | hokku login --email ann@example.com");
+    session.api.error("POST /oauth/authorizations", 401, json!({ "id": "unauthorized", "message": "No." }));
+    session.run("echo wrong | hokku login --email ann@example.com");
+    session.api.json("DELETE /oauth/authorizations/~", json!({}));
+    session.run("hokku auth:logout").run("HOKKU_API_KEY= hokku auth:logout");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
 fn help_is_the_manual() {
     let mut session = session();
     session

@@ -2,21 +2,49 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{Segments, time};
+use super::request::{Input, Segments, time};
+use crate::control::accounts::{self, NewPassword, Patch};
 use crate::control::{Control, Resource, tokens};
 use crate::domain::actor::Actor;
 use crate::store::accounts::Account;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub(super) fn routes() -> Router<Control> {
-    Router::new().route("/account", get(info)).route("/users/{user}", get(user))
+    Router::new().route("/account", get(info).patch(update)).route("/users/{user}", get(user))
 }
 
 async fn info(State(control): State<Control>, Extension(actor): Extension<Actor>) -> ApiResult<Json<Value>> {
     Ok(Json(serialize(&tokens::account(&control, &actor).await?)))
+}
+
+#[derive(Debug, Deserialize)]
+struct Update {
+    name: Option<String>,
+    /// The one to be had from now on; `password` is the one so far.
+    new_password: Option<String>,
+    password: Option<String>,
+}
+
+async fn update(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    Input(body): Input<Update>,
+) -> ApiResult<Json<Value>> {
+    let password = match (body.new_password, body.password) {
+        (None, _) => None,
+        (Some(new), Some(old)) => {
+            accounts::check_password(&control, &actor, old).await?;
+            Some(NewPassword::Given(new))
+        }
+        (Some(_), None) => return Err(ApiError::invalid("To change the password, send the one so far too.")),
+    };
+    let patch = Patch { admin: None, name: body.name, password };
+    let (account, _) = accounts::update(&control, &actor.id.to_string(), patch).await?;
+    Ok(Json(serialize(&account)))
 }
 
 async fn user(
@@ -34,7 +62,7 @@ pub(super) fn check_user(actor: &Actor, user: &str) -> ApiResult<()> {
     if oneself { Ok(()) } else { Err(ApiError::not_found(Resource::User)) }
 }
 
-fn serialize(account: &Account) -> Value {
+pub(super) fn serialize(account: &Account) -> Value {
     json!({
         "acknowledged_msa": false,
         "acknowledged_msa_at": null,
@@ -52,7 +80,7 @@ fn serialize(account: &Account) -> Value {
         "italian_customer_terms": null,
         "italian_partner_terms": null,
         "last_login": null,
-        "name": null,
+        "name": account.name,
         "sms_number": null,
         "suspended_at": null,
         "two_factor_authentication": false,

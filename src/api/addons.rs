@@ -5,8 +5,10 @@ use super::error::{ApiError, ApiResult};
 use super::platform::{EPOCH, generation_reference};
 use super::request::{At, Input, Segments, Which, time};
 use super::{account, paging};
+use crate::control::access::{self, Subject, Visible};
 use crate::control::addons::{self, AddonView, AttachmentView, NewAddon, Of};
-use crate::control::{Control, Resource, apps};
+use crate::control::{Control, Resource};
+use crate::domain::access::{Caller, Permission};
 use crate::domain::actor::Actor;
 use crate::domain::addon::{Plan, Service};
 use crate::domain::app::AppId;
@@ -157,19 +159,29 @@ fn serialize(view: &AddonView, headers: &HeaderMap) -> Value {
     })
 }
 
-async fn list(State(control): State<Control>, headers: HeaderMap) -> ApiResult<Response> {
-    let views = addons::list(&control, None).await?;
-    paging::page(&headers, views.iter().map(|view| serialize(view, &headers)).collect(), &["name", "id"])
+async fn list(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let visible = access::visible(&control, &caller).await?;
+    page_of(&control, &visible, &headers).await
+}
+
+async fn page_of(control: &Control, visible: &Visible, headers: &HeaderMap) -> ApiResult<Response> {
+    let mut views = addons::list(control, None).await?;
+    views.retain(|view| visible.has(view.addon.app));
+    paging::page(headers, views.iter().map(|view| serialize(view, headers)).collect(), &["name", "id"])
 }
 
 async fn list_of_user(
-    state: State<Control>,
+    State(control): State<Control>,
     Extension(actor): Extension<Actor>,
     path: Segments,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     account::check_user(&actor, path.get("user"))?;
-    list(state, headers).await
+    page_of(&control, &access::own(&control, actor.id).await?, &headers).await
 }
 
 async fn list_of_app(State(control): State<Control>, at: At, headers: HeaderMap) -> ApiResult<Response> {
@@ -244,11 +256,14 @@ struct Update {
 
 async fn update(
     State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
     at: At,
     headers: HeaderMap,
     Input(body): Input<Update>,
 ) -> ApiResult<Json<Value>> {
     let view = of_app(&control, &at).await?;
+    // It may be another app's that this one uses.
+    access::check(&control, &caller, Subject::Addon(view.addon.id.to_string()), Permission::Operate).await?;
     if let Some(plan) = body.plan.filter(|plan| plan.text() != view.addon.plan) {
         let plan: String = plan.text().chars().take(60).collect();
         return Err(ApiError::invalid(format!(
@@ -298,9 +313,9 @@ struct Resolve {
 }
 
 impl Resolve {
-    async fn app(&self, control: &Control) -> ApiResult<Option<AppId>> {
+    async fn app(&self, control: &Control, caller: &Caller) -> ApiResult<Option<AppId>> {
         match &self.app {
-            Some(app) => Ok(Some(apps::find(control, app).await?.id)),
+            Some(app) => Ok(Some(access::app(control, caller, app, Permission::View).await?.id)),
             None => Ok(None),
         }
     }
@@ -312,11 +327,13 @@ impl Resolve {
 
 async fn resolve(
     State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Input(body): Input<Resolve>,
 ) -> ApiResult<Json<Value>> {
     let Some(which) = &body.addon else { return Err(ApiError::bad_request("Say which addon.")) };
-    let view = addons::find(&control, body.app(&control).await?, which).await?;
+    let view = addons::find(&control, body.app(&control, &caller).await?, which).await?;
+    access::check(&control, &caller, Subject::Addon(view.addon.id.to_string()), Permission::View).await?;
     if !body.fits(view.addon.service()) {
         return Err(ApiError::not_found(Resource::AddOn));
     }
@@ -347,22 +364,39 @@ fn attachment_row(view: &AttachmentView, headers: &HeaderMap) -> Value {
     row
 }
 
-async fn page(control: &Control, headers: &HeaderMap, of: Of) -> ApiResult<Response> {
-    let rows = addons::attachments(control, of).await?;
+/// Those on apps that the caller sees.
+async fn page(control: &Control, caller: &Caller, headers: &HeaderMap, of: Of) -> ApiResult<Response> {
+    let visible = access::visible(control, caller).await?;
+    let mut rows = addons::attachments(control, of).await?;
+    rows.retain(|row| visible.has(row.attachment.app));
     paging::page(headers, rows.iter().map(|row| attachment_row(row, headers)).collect(), &["name", "id"])
 }
 
-async fn attachments(State(control): State<Control>, headers: HeaderMap) -> ApiResult<Response> {
-    page(&control, &headers, Of::All).await
+async fn attachments(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    page(&control, &caller, &headers, Of::All).await
 }
 
-async fn attachments_of_app(State(control): State<Control>, at: At, headers: HeaderMap) -> ApiResult<Response> {
-    page(&control, &headers, Of::App(at.app.id)).await
+async fn attachments_of_app(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    at: At,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    page(&control, &caller, &headers, Of::App(at.app.id)).await
 }
 
-async fn attachments_of(State(control): State<Control>, path: Segments, headers: HeaderMap) -> ApiResult<Response> {
+async fn attachments_of(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    path: Segments,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
     let view = addons::find(&control, None, path.get("addon")).await?;
-    page(&control, &headers, Of::Addon(view.addon.id)).await
+    page(&control, &caller, &headers, Of::Addon(view.addon.id)).await
 }
 
 async fn attachment(State(control): State<Control>, path: Segments, headers: HeaderMap) -> ApiResult<Json<Value>> {
@@ -383,11 +417,11 @@ struct Attach {
 
 async fn attach(
     State(control): State<Control>,
-    Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Input(body): Input<Attach>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
-    let view = addons::attach(&control, &actor, body.addon.text(), body.app.text(), body.name.as_deref()).await?;
+    let view = addons::attach(&control, &caller, body.addon.text(), body.app.text(), body.name.as_deref()).await?;
     Ok((StatusCode::CREATED, Json(attachment_row(&view, &headers))))
 }
 
@@ -404,13 +438,16 @@ async fn detach(
 
 async fn resolve_attachment(
     State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Input(body): Input<Resolve>,
 ) -> ApiResult<Json<Value>> {
     let Some(which) = &body.addon_attachment else {
         return Err(ApiError::bad_request("Say which addon_attachment."));
     };
-    let view = addons::attachment(&control, body.app(&control).await?, which).await?;
+    let view = addons::attachment(&control, body.app(&control, &caller).await?, which).await?;
+    let subject = Subject::Attachment(view.attachment.id.to_string());
+    access::check(&control, &caller, subject, Permission::View).await?;
     if !body.fits(view.addon.service()) {
         return Err(ApiError::not_found(Resource::AddOnAttachment));
     }

@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{At, Base, Input, Segments, time};
-use super::{account, paging, platform, stacks};
-use crate::control::Control;
+use super::request::{At, Base, Input, Made, Note, Segments, time};
+use super::{account, collaborators, paging, platform, stacks};
 use crate::control::apps::{self, AppPatch, AppView, NewApp};
+use crate::control::{Control, access, transfers};
+use crate::domain::access::Caller;
 use crate::domain::actor::Actor;
 use crate::domain::stack::StackName;
 use axum::extract::State;
@@ -22,6 +23,7 @@ pub(super) fn routes() -> Router<Control> {
         .route("/users/{user}/apps", get(list_of_user))
         .route("/filters/apps", post(filter))
         .route("/apps/{app}", get(info).patch(update).delete(destroy))
+        .route("/teams/apps/{app}", get(info_of_team_app).patch(update_team_app))
 }
 
 /// A name, or a resource that is named by `{"name"}` or `{"id"}`; clients write either.
@@ -71,40 +73,49 @@ async fn create(
     Extension(actor): Extension<Actor>,
     base: Base,
     Input(body): Input<Create>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Made>, Json<Value>)> {
     if let Some(region) = body.region.map(Name::text).filter(|region| region != "local") {
         return Err(ApiError::invalid(format!("There is no region {region:?} here; the region is local.")));
     }
     let new = NewApp { name: body.name.filter(|name| !name.is_empty()), stack: body.stack.map(Name::text) };
     let view = apps::create(&control, &actor, new).await?;
-    Ok((StatusCode::CREATED, Json(serialize(&control, &base, &view))))
+    let made = Made(view.app.id, view.app.name.to_string());
+    Ok((StatusCode::CREATED, Extension(made), Json(serialize(&control, &base, &view))))
 }
 
-async fn list(State(control): State<Control>, base: Base, headers: HeaderMap) -> ApiResult<Response> {
-    let rows = apps::list(&control).await?.iter().map(|view| serialize(&control, &base, view)).collect();
-    paging::page(&headers, rows, &["name", "id"])
+async fn list(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    base: Base,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let visible = access::visible(&control, &caller).await?;
+    let views = apps::list(&control, &visible).await?;
+    paging::page(&headers, views.iter().map(|view| serialize(&control, &base, view)).collect(), &["name", "id"])
 }
 
 async fn list_of_user(
-    state: State<Control>,
+    State(control): State<Control>,
     Extension(actor): Extension<Actor>,
     path: Segments,
     base: Base,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     account::check_user(&actor, path.get("user"))?;
-    list(state, base, headers).await
+    let views = apps::list(&control, &access::own(&control, actor.id).await?).await?;
+    paging::page(&headers, views.iter().map(|view| serialize(&control, &base, view)).collect(), &["name", "id"])
 }
 
 async fn filter(
     State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
     base: Base,
     headers: HeaderMap,
     Input(body): Input<Filter>,
 ) -> ApiResult<Response> {
     let ids = body.among.and_then(|among| among.id);
     let is_wanted = |view: &&AppView| ids.as_ref().is_none_or(|ids| ids.contains(&view.app.id.to_string()));
-    let views = apps::list(&control).await?;
+    let views = apps::list(&control, &access::visible(&control, &caller).await?).await?;
     let rows = views.iter().filter(is_wanted).map(|view| serialize(&control, &base, view)).collect();
     paging::page(&headers, rows, &["name", "id"])
 }
@@ -119,16 +130,65 @@ async fn update(
     at: At,
     base: Base,
     Input(body): Input<Update>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let Update { name, maintenance, build_stack } = body;
     let patch = AppPatch { name, maintenance, stack: build_stack.map(Name::text) };
+    let notes = [
+        patch.name.as_ref().map(|name| format!("name {name}")),
+        patch.maintenance.map(|on| format!("maintenance {}", if on { "on" } else { "off" })),
+        patch.stack.as_ref().map(|stack| format!("stack {stack}")),
+    ];
+    let note = notes.into_iter().flatten().collect::<Vec<_>>().join(", ");
     let view = apps::update(&control, &at.app, patch).await?;
-    Ok(Json(serialize(&control, &base, &view)))
+    Ok((Extension(Note(note)), Json(serialize(&control, &base, &view))))
 }
 
 async fn destroy(State(control): State<Control>, at: At, base: Base) -> ApiResult<Json<Value>> {
     let view = apps::destroy(&control, at.app).await?;
     Ok(Json(serialize(&control, &base, &view)))
+}
+
+/// What a team's members want to know. There are no teams, but clients lock and unlock apps here.
+fn of_team(control: &Control, base: &Base, caller: &Caller, view: &AppView) -> Value {
+    let mut row = serialize(control, base, view);
+    row["joined"] = (view.app.owner.id == caller.actor.id).into();
+    row
+}
+
+async fn info_of_team_app(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    at: At,
+    base: Base,
+) -> ApiResult<Json<Value>> {
+    Ok(Json(of_team(&control, &base, &caller, &apps::view(&control, at.app).await?)))
+}
+
+#[derive(Debug, Deserialize)]
+struct UpdateTeamApp {
+    locked: Option<bool>,
+    owner: Option<collaborators::User>,
+}
+
+async fn update_team_app(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    at: At,
+    base: Base,
+    Input(body): Input<UpdateTeamApp>,
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
+    let id = at.app.id.to_string();
+    let mut notes = Vec::new();
+    if let Some(locked) = body.locked {
+        apps::lock(&control, &at.app, locked).await?;
+        notes.push(if locked { "locked".to_owned() } else { "unlocked".to_owned() });
+    }
+    if let Some(owner) = body.owner {
+        let transfer = transfers::create(&control, &caller, &id, owner.text()).await?;
+        notes.push(format!("to {}: {}", transfer.recipient.email, transfer.state));
+    }
+    let view = apps::view(&control, apps::find(&control, &id).await?).await?;
+    Ok((Extension(Note(notes.join(", "))), Json(of_team(&control, &base, &caller, &view))))
 }
 
 fn serialize(control: &Control, base: &Base, view: &AppView) -> Value {
@@ -145,6 +205,7 @@ fn serialize(control: &Control, base: &Base, view: &AppView) -> Value {
         "git_url": base.url(&format!("/{}.git", app.name)),
         "id": app.id,
         "internal_routing": null,
+        "locked": app.locked,
         "maintenance": app.maintenance,
         "name": app.name,
         "organization": null,

@@ -17,9 +17,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+/// Where a token is to be had, also by address and password.
+pub(super) const PATH: &str = "/oauth/authorizations";
+
 pub(super) fn routes() -> Router<Control> {
     Router::new()
-        .route("/oauth/authorizations", get(list).post(create))
+        .route(PATH, get(list).post(create))
         .route("/oauth/authorizations/{authorization}", get(info).patch(update).delete(remove))
         .route("/oauth/authorizations/{authorization}/actions/regenerate-tokens", post(renew))
         .route("/oauth/sessions/{session}", delete(no_session))

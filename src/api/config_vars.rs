@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::error::ApiResult;
-use super::request::{At, Input};
+use super::request::{At, Input, Note};
 use crate::control::{Control, config, releases};
 use crate::domain::actor::Actor;
-use crate::domain::config_vars::{ConfigPatch, ConfigVars};
+use crate::domain::config_vars::{self, ConfigPatch, ConfigVars};
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
@@ -30,7 +30,9 @@ async fn update(
     Extension(actor): Extension<Actor>,
     at: At,
     Input(patch): Input<ConfigPatch>,
-) -> ApiResult<Json<ConfigVars>> {
+) -> ApiResult<(Extension<Note>, Json<ConfigVars>)> {
+    // Names, never values.
+    let note = config_vars::describe(&patch);
     let (config, _) = config::set(&control, &actor, at.app.id, patch).await?;
-    Ok(Json(config))
+    Ok((Extension(Note(note)), Json(config)))
 }

@@ -72,7 +72,9 @@ impl From<ControlError> for ApiError {
             ControlError::Denied => {
                 Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "Invalid credentials provided.")
             }
-            ControlError::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "forbidden", sentence(&error)),
+            ControlError::Forbidden { .. } | ControlError::Lacks { .. } => {
+                Self::new(StatusCode::FORBIDDEN, "forbidden", sentence(&error))
+            }
             ControlError::NameTaken(name) => Self::invalid(format!("Name {name} is already taken")),
             // Begins with the name of a process type, which keeps its letters.
             ControlError::Formation(error @ (FormationError::Range { .. } | FormationError::Twice(_))) => {
@@ -96,6 +98,7 @@ impl From<ControlError> for ApiError {
             | ControlError::Release(_)
             | ControlError::Formation(_)
             | ControlError::Scope(_)
+            | ControlError::Permission(_)
             | ControlError::Drain(_)
             | ControlError::Hostname(_)
             | ControlError::Certificate(_)

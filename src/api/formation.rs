@@ -3,7 +3,7 @@
 
 use super::error::{ApiError, ApiResult};
 use super::paging;
-use super::request::{At, Input, time};
+use super::request::{At, Input, Note, time};
 use crate::control::formation::{self, FormationView};
 use crate::control::{Control, ControlError, Resource};
 use crate::domain::actor::Actor;
@@ -70,14 +70,14 @@ async fn update_all(
     Extension(actor): Extension<Actor>,
     at: At,
     Input(body): Input<Batch>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let updates = body
         .updates
         .into_iter()
         .map(|row| update(&row.kind, row.quantity, row.size.or(row.dyno_size)))
         .collect::<ApiResult<Vec<_>>>()?;
     let views = formation::scale(&control, &actor, at.app.id, updates).await?;
-    Ok(Json(views.iter().map(|view| serialize(&at.app, view)).collect()))
+    Ok((note(&views), Json(views.iter().map(|view| serialize(&at.app, view)).collect())))
 }
 
 async fn update_one(
@@ -85,11 +85,16 @@ async fn update_one(
     Extension(actor): Extension<Actor>,
     at: At,
     Input(row): Input<Row>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let update = update(at.path.get("type"), row.quantity, row.size.or(row.dyno_size))?;
     let views = formation::scale(&control, &actor, at.app.id, vec![update]).await?;
     let view = views.first().ok_or(ControlError::NotFound(Resource::ProcessType))?;
-    Ok(Json(serialize(&at.app, view)))
+    Ok((note(&views), Json(serialize(&at.app, view))))
+}
+
+fn note(views: &[FormationView]) -> Extension<Note> {
+    let scale = |view: &FormationView| format!("{}={}:{}", view.row.kind, view.row.scale.quantity, view.row.scale.size);
+    Extension(Note(views.iter().map(scale).collect::<Vec<_>>().join(" ")))
 }
 
 fn update(kind: &str, quantity: Option<Value>, size: Option<Size>) -> ApiResult<Update> {

@@ -7,6 +7,7 @@
 use super::rendezvous;
 use super::request::Scheme;
 use crate::control::Control;
+use crate::control::audit::Address;
 use crate::control::tokens::Peer;
 use axum::Router;
 use axum::http::Request;
@@ -42,7 +43,7 @@ pub async fn serve_unix(listener: UnixListener, control: Control, beside: Router
         match accepted {
             Ok((stream, _)) => {
                 let peer = stream.peer_cred().map_or(Peer::Network, |peer| Peer::Local { uid: peer.uid() });
-                let ways = (peer, Scheme::Http);
+                let ways = (peer, Scheme::Http, Address(None));
                 tasks.spawn(connection(stream, ways, routes.clone(), closing.clone()));
             }
             Err(error) => breathe(&error).await,
@@ -76,12 +77,13 @@ pub async fn serve_tcp(listener: TcpListener, tls: TlsAcceptor, control: Control
 /// Whatever the client speaks.
 async fn over_tcp(stream: TcpStream, tls: TlsAcceptor, control: Control, routes: Router) -> io::Result<()> {
     let closing = control.closing.clone();
+    let address = Address(stream.peer_addr().ok());
     let mut first = [0];
     if in_time(&closing, stream.peek(&mut first)).await? == 0 {
         return Ok(());
     }
     if first[0] != HANDSHAKE {
-        connection(stream, (Peer::Network, Scheme::Http), routes, closing).await;
+        connection(stream, (Peer::Network, Scheme::Http, address), routes, closing).await;
         return Ok(());
     }
     let mut stream = in_time(&closing, tls.accept(stream)).await?;
@@ -93,7 +95,7 @@ async fn over_tcp(stream: TcpStream, tls: TlsAcceptor, control: Control, routes:
     }
     let (reader, writer) = tokio::io::split(stream);
     let whole = tokio::io::join(io::Cursor::new(first).chain(reader), writer);
-    connection(whole, (Peer::Network, Scheme::Https), routes, closing).await;
+    connection(whole, (Peer::Network, Scheme::Https, address), routes, closing).await;
     Ok(())
 }
 
@@ -126,7 +128,7 @@ async fn farewell(tasks: TaskTracker) {
 
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    (peer, scheme): (Peer, Scheme),
+    (peer, scheme, address): (Peer, Scheme, Address),
     routes: Router,
     closing: CancellationToken,
 ) {
@@ -134,6 +136,7 @@ async fn connection(
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(scheme);
+        request.extensions_mut().insert(address);
         service.call(request)
     });
     let connection = http1::Builder::new()

@@ -12,12 +12,15 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod accounts;
 mod addons;
 mod apps;
 mod attach;
+mod audit;
 mod authorizations;
 mod buildpacks;
 mod builds;
+mod collaborators;
 mod config_vars;
 mod disk;
 mod domains;
@@ -25,6 +28,7 @@ mod dynos;
 mod egress;
 mod error;
 mod formation;
+mod keys;
 mod listener;
 mod log_drains;
 mod logs;
@@ -34,12 +38,14 @@ mod platform;
 mod releases;
 mod rendezvous;
 mod request;
+pub mod rules;
 mod runtimes;
 mod slugs;
 mod sni_endpoints;
 mod sources;
 mod stacks;
 mod streams;
+mod transfers;
 
 pub use listener::{serve_tcp, serve_unix};
 
@@ -50,6 +56,11 @@ use axum::{Router, middleware};
 fn routes(control: Control) -> Router {
     let with_token = Router::new()
         .merge(account::routes())
+        .merge(accounts::routes())
+        .merge(audit::routes())
+        .merge(collaborators::routes())
+        .merge(keys::routes())
+        .merge(transfers::routes())
         .merge(addons::routes())
         .merge(apps::routes())
         .merge(authorizations::routes())

@@ -4,7 +4,8 @@
 use super::error::{ApiError, ApiResult};
 use super::request::{At, Input, Segments, Which, time};
 use super::{account, paging, platform};
-use crate::control::{Control, pipelines};
+use crate::control::{Control, access, pipelines};
+use crate::domain::access::Caller;
 use crate::domain::actor::Actor;
 use crate::domain::pipeline::{Coupling, Pipeline, Promotion, Target};
 use crate::domain::release::ReleaseStatus;
@@ -15,6 +16,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 pub(super) fn routes() -> Router<Control> {
     Router::new()
@@ -79,8 +81,14 @@ struct Filter {
     name: Option<String>,
 }
 
-async fn list(State(control): State<Control>, Query(filter): Query<Filter>, headers: HeaderMap) -> ApiResult<Response> {
-    let mut rows = pipelines::list(&control).await?;
+async fn list(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    Query(filter): Query<Filter>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let visible = access::visible(&control, &caller).await?;
+    let mut rows = pipelines::list(&control, &visible).await?;
     if let Some(name) = filter.name {
         rows.retain(|pipeline| pipeline.name.as_str() == name);
     }
@@ -118,29 +126,48 @@ async fn destroy(State(control): State<Control>, path: Segments) -> ApiResult<Js
     Ok(Json(serialize(&pipelines::destroy(&control, path.get("pipeline")).await?)))
 }
 
-async fn couplings_of(State(control): State<Control>, path: Segments, headers: HeaderMap) -> ApiResult<Response> {
+async fn couplings_of(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    path: Segments,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
     let pipeline = pipelines::find(&control, path.get("pipeline")).await?;
-    let rows = pipelines::couplings(&control, Some(pipeline.id)).await?;
-    paging::page(&headers, rows.iter().map(place).collect(), &["id"])
+    page(&control, &caller, &headers, Some(pipeline.id)).await
 }
 
-async fn couplings(State(control): State<Control>, headers: HeaderMap) -> ApiResult<Response> {
-    let rows = pipelines::couplings(&control, None).await?;
-    paging::page(&headers, rows.iter().map(place).collect(), &["id"])
+async fn couplings(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    page(&control, &caller, &headers, None).await
+}
+
+/// Those of apps that the caller sees.
+async fn page(control: &Control, caller: &Caller, headers: &HeaderMap, of: Option<Uuid>) -> ApiResult<Response> {
+    let visible = access::visible(control, caller).await?;
+    let mut rows = pipelines::couplings(control, of).await?;
+    rows.retain(|row| visible.has(row.app));
+    paging::page(headers, rows.iter().map(place).collect(), &["id"])
 }
 
 async fn couplings_of_user(
     state: State<Control>,
-    Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Caller>,
     path: Segments,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    account::check_user(&actor, path.get("user"))?;
-    couplings(state, headers).await
+    account::check_user(&caller.actor, path.get("user"))?;
+    couplings(state, Extension(caller), headers).await
 }
 
-async fn couple(State(control): State<Control>, Input(body): Input<Couple>) -> ApiResult<(StatusCode, Json<Value>)> {
-    let made = pipelines::couple(&control, body.app.text(), body.pipeline.text(), &body.stage).await?;
+async fn couple(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    Input(body): Input<Couple>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let made = pipelines::couple(&control, &caller, body.app.text(), body.pipeline.text(), &body.stage).await?;
     Ok((StatusCode::CREATED, Json(place(&made))))
 }
 
@@ -169,12 +196,12 @@ async fn coupling_of(State(control): State<Control>, at: At) -> ApiResult<Json<V
 
 async fn promote(
     State(control): State<Control>,
-    Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Caller>,
     Input(body): Input<Promote>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let ends: Vec<String> = body.targets.iter().map(|end| end.app.text().to_owned()).collect();
     let (promotion, targets) =
-        pipelines::promote(&control, &actor, body.pipeline.text(), body.source.app.text(), &ends).await?;
+        pipelines::promote(&control, &caller, body.pipeline.text(), body.source.app.text(), &ends).await?;
     Ok((StatusCode::CREATED, Json(promoted(&promotion, &targets))))
 }
 

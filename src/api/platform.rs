@@ -4,7 +4,7 @@
 
 use super::error::{ApiError, ApiResult};
 use super::paging;
-use super::request::{At, Segments, time};
+use super::request::{At, Segments};
 use crate::control::{Control, Resource};
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -18,8 +18,7 @@ pub(super) fn routes() -> Router<Control> {
         .route("/regions", get(regions))
         .route("/regions/{region}", get(region))
         .route("/account/features/{feature}", get(no_feature))
-        .route("/apps/{app}/features/{feature}", get(no_app_feature))
-        .route("/apps/{app}/collaborators", get(collaborators));
+        .route("/apps/{app}/features/{feature}", get(no_app_feature));
     for path in ["/account/features", "/teams", "/spaces", "/oauth/clients", "/oauth/sessions"] {
         router = router.route(path, get(empty));
     }
@@ -81,18 +80,4 @@ async fn no_feature() -> ApiError {
 
 async fn no_app_feature(_: At) -> ApiError {
     ApiError::not_found(Resource::Feature)
-}
-
-async fn collaborators(at: At, headers: HeaderMap) -> ApiResult<Response> {
-    let app = at.app;
-    let owner = json!({
-        "app": { "id": app.id, "name": app.name },
-        "created_at": time(app.created_at),
-        "id": app.owner.id,
-        "permissions": [],
-        "role": "owner",
-        "updated_at": time(app.created_at),
-        "user": { "email": app.owner.email, "federated": false, "id": app.owner.id },
-    });
-    paging::page(&headers, vec![owner], &["id"])
 }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{At, Base, Input, time};
+use super::request::{At, Base, Input, Note, time};
 use super::{paging, streams};
 use crate::control::releases::{self, ReleaseView};
 use crate::control::{Control, ControlError, Resource};
@@ -44,7 +44,7 @@ async fn create(
     at: At,
     base: Base,
     Input(body): Input<Create>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let app = &at.app;
     let view = match (body.release, body.slug) {
         (Some(Which::Text(which)), None) => releases::rollback(&control, &actor, app.id, &which).await?,
@@ -58,7 +58,8 @@ async fn create(
         _ => return Err(ApiError::bad_request("Give either a release to go back to or a slug to release.")),
     };
     releases::command_begun(&control, &view.release).await;
-    Ok((StatusCode::CREATED, Json(serialize(&control, &base, app, &view))))
+    let note = format!("v{}: {}", view.release.version, view.release.description);
+    Ok((StatusCode::CREATED, Extension(Note(note)), Json(serialize(&control, &base, app, &view))))
 }
 
 async fn list(State(control): State<Control>, at: At, base: Base, headers: HeaderMap) -> ApiResult<Response> {

@@ -1,11 +1,14 @@
 //! What every handler wants to know of a request: who asks, for which app, with what body, at which address.
 #![forbid(unsafe_code)]
 
-use super::error::ApiError;
-use crate::control::tokens::{self, Peer};
-use crate::control::{Control, ControlError, apps};
-use crate::domain::app::App;
-use crate::domain::scope;
+use super::authorizations;
+use super::error::{ApiError, ApiResult};
+use super::rules::{self, Rule};
+use crate::control::access::{self, Entry, Subject};
+use crate::control::audit::{self, RequestId};
+use crate::control::tokens::Peer;
+use crate::control::{Control, ControlError, Resource, accounts};
+use crate::domain::app::{App, AppId};
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::request::Parts;
@@ -24,11 +27,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const MAX_BODY: usize = 1 << 20;
 
 /// Gives every answer a `Request-Id`: the client's own, of which it may send a list, or a new one.
-pub(super) async fn identify(request: Request, next: Next) -> Response {
+pub(super) async fn identify(mut request: Request, next: Next) -> Response {
     let sent = request.headers().get(REQUEST_ID).and_then(|ids| ids.to_str().ok());
     let first = sent.and_then(|ids| ids.split(',').next()?.trim().parse::<Uuid>().ok());
     let id = first.unwrap_or_else(Uuid::new_v4).to_string();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).await;
     tracing::debug!(request = %id, %method, path = redacted(&path), status = response.status().as_u16(), "answered");
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -47,19 +51,74 @@ fn redacted(path: &str) -> &str {
     secret.unwrap_or(path)
 }
 
-/// Lets a request pass with its [`Actor`](crate::domain::actor::Actor) among the extensions.
-pub(super) async fn authenticate(State(control): State<Control>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get().copied().unwrap_or(Peer::Network);
-    match tokens::authenticate(&control, peer, authorization(request.headers())).await {
-        Ok((actor, scopes)) => {
-            let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-            if !scopes.permit(scope::needed(request.method().as_str(), route)) {
-                return ApiError::from(ControlError::Forbidden { has: scopes }).into_response();
-            }
-            request.extensions_mut().insert(actor);
-            next.run(request).await
+/// What a handler has to say about a change, for the audit log; put into the extensions of its response.
+#[derive(Clone, Debug)]
+pub(super) struct Note(pub(super) String);
+
+/// The app that a request has made, for the audit log; put into the extensions of its response.
+#[derive(Clone, Debug)]
+pub(super) struct Made(pub(super) AppId, pub(super) String);
+
+/// Lets a request pass when its row in [`rules`] does, with its [`Caller`], [`Actor`](crate::domain::actor::Actor) and
+/// [`App`] among the extensions, and writes down what it changes.
+pub(super) async fn authenticate(State(control): State<Control>, request: Request, next: Next) -> Response {
+    match entered(&control, request).await {
+        Ok((request, None)) => next.run(request).await,
+        Ok((request, Some(event))) => {
+            let mut response = next.run(request).await;
+            let note = response.extensions_mut().remove::<Note>().map(|Note(text)| text);
+            let made = response.extensions_mut().remove::<Made>().map(|Made(id, name)| (id, name));
+            audit::end(&control, event, response.status().as_u16(), note, made).await;
+            response
         }
-        Err(error) => ApiError::from(error).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Also the number of the event in the audit log, when something is to be changed.
+async fn entered(control: &Control, request: Request) -> ApiResult<(Request, Option<i64>)> {
+    let (mut parts, body) = request.into_parts();
+    let path = parts.extensions.get().map_or("", MatchedPath::as_str).to_owned();
+    let Some(rule) = rules::rule(parts.method.as_str(), &path) else {
+        tracing::error!(method = %parts.method, path, "this route has no rule, and answers nobody");
+        return Err(ApiError::from(ControlError::Denied));
+    };
+    let peer = parts.extensions.get().copied().unwrap_or(Peer::Network);
+    let header = authorization(&parts.headers);
+    let entry = if rule.method == "POST" && rule.path == authorizations::PATH {
+        Entry { caller: accounts::log_in(control, peer, header).await?, app: None }
+    } else {
+        let segments = Segments::from_request_parts(&mut parts, control).await?;
+        let header = authorization(&parts.headers);
+        access::enter(control, (peer, header), rule.scope, rule.need, subject(rule, &segments)).await?
+    };
+    let event = match rule.action {
+        Some(action) => {
+            let whose = (&entry.caller.actor, entry.app.as_ref());
+            let attempt = audit::attempt(action, whose, redacted(parts.uri.path()), peer, &parts.extensions);
+            Some(audit::begin(control, attempt).await?)
+        }
+        None => None,
+    };
+    let Entry { caller, app } = entry;
+    parts.extensions.insert(caller.actor.clone());
+    parts.extensions.insert(caller);
+    app.map(|app| parts.extensions.insert(app));
+    Ok((Request::from_parts(parts, body), event))
+}
+
+/// What somebody may have access to: the first that the path names.
+fn subject(rule: &Rule, segments: &Segments) -> Subject {
+    let name = rule.path.split(['{', '}']).nth(1).unwrap_or_default();
+    let which = segments.get(name).to_owned();
+    match name {
+        "app" => Subject::App(which),
+        "addon" => Subject::Addon(which),
+        "attachment" => Subject::Attachment(which),
+        "pipeline" => Subject::Pipeline(which),
+        "coupling" => Subject::Coupling(which),
+        "promotion" => Subject::Promotion(which),
+        _ => Subject::Box,
     }
 }
 
@@ -101,7 +160,7 @@ impl FromRequestParts<Control> for At {
 
     async fn from_request_parts(parts: &mut Parts, control: &Control) -> Result<Self, ApiError> {
         let path = Segments::from_request_parts(parts, control).await?;
-        let app = apps::find(control, path.get("app")).await?;
+        let app = parts.extensions.remove().ok_or_else(|| ApiError::not_found(Resource::App))?;
         Ok(Self { app, path })
     }
 }

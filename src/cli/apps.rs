@@ -3,7 +3,7 @@
 
 use super::context::{AppArgs, Context};
 use super::errors::Failure;
-use super::output::plain;
+use super::output::{plain, text};
 use super::{git, remotes};
 use clap::Args;
 use serde::Deserialize;
@@ -107,6 +107,9 @@ fn print_urls(ctx: &Context, app: &App) -> Result<(), Failure> {
   my-app
   other-app")]
 pub(super) struct List {
+    /// Those of all accounts that you may see, not only those you own or have been given access to
+    #[arg(short = 'A', long)]
+    all: bool,
     /// Print the apps as JSON
     #[arg(long)]
     json: bool,
@@ -114,7 +117,7 @@ pub(super) struct List {
 
 pub(super) async fn list(ctx: &Context, args: List) -> Result<(), Failure> {
     let client = ctx.client()?;
-    let mut rows = client.list("/users/~/apps").await?;
+    let mut rows = client.list(if args.all { "/apps" } else { "/users/~/apps" }).await?;
     rows.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
     if args.json {
         return ctx.out.json(&Value::Array(rows));
@@ -124,12 +127,24 @@ pub(super) async fn list(ctx: &Context, args: List) -> Result<(), Failure> {
         return Ok(());
     }
     let account: Owner = client.get("/account").await?;
-    ctx.out.heading(format_args!("{} Apps", plain(&account.email)))?;
-    for row in &rows {
-        let maintenance = if row["maintenance"] == true { " (maintenance)" } else { "" };
-        ctx.out.line(format_args!("{}{maintenance}", plain(row["name"].as_str().unwrap_or_default())))?;
+    let (own, others): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| text(&row["owner"], "email") == account.email);
+    let maintenance = |row: &Value| if row["maintenance"] == true { " (maintenance)" } else { "" };
+    if !own.is_empty() {
+        ctx.out.heading(format_args!("{} Apps", plain(&account.email)))?;
+        for row in &own {
+            ctx.out.line(format_args!("{}{}", plain(text(row, "name")), maintenance(row)))?;
+        }
     }
-    Ok(())
+    if others.is_empty() {
+        return Ok(());
+    }
+    if !own.is_empty() {
+        ctx.out.line("")?;
+    }
+    ctx.out.heading(if args.all { "Apps of Others" } else { "Collaborated Apps" })?;
+    let cells = |row: &Value| vec![plain(text(row, "name")) + maintenance(row), plain(text(&row["owner"], "email"))];
+    ctx.out.table(&others.iter().map(cells).collect::<Vec<_>>())
 }
 
 /// Show what is known about an app

@@ -3,8 +3,9 @@
 
 use super::config::quote;
 use super::context::{Context, variable};
-use super::errors::Failure;
+use super::errors::{Failure, status};
 use super::output::plain;
+use super::terminal;
 use crate::client::{Client, Place};
 use clap::Args;
 use serde::Deserialize;
@@ -64,6 +65,57 @@ pub(super) async fn token(ctx: &Context, args: Token) -> Result<(), Failure> {
         token
     };
     if args.json { ctx.out.json(&json!({ "token": token })) } else { ctx.out.line(token) }
+}
+
+/// Log in by mail address and password
+///
+/// Prints the variables that "hokku" needs to work against the server from here, with a new token in them: nothing is kept
+/// on this machine but where you put them.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  $ eval \"$(hokku auth:login --host https://paas.example.com:5000)\"
+  Email: ann@example.com
+  Password:
+  Logged in as ann@example.com")]
+pub(super) struct Login {
+    /// The account; asked for when not given
+    #[arg(short, long, value_name = "EMAIL")]
+    email: Option<String>,
+    /// Days the token lasts
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3650))]
+    days: u64,
+}
+
+pub(super) async fn login(ctx: &Context, args: Login) -> Result<(), Failure> {
+    let place = ctx.place()?;
+    let email = args.email.map_or_else(|| terminal::answer("Email: "), Ok)?;
+    let password = terminal::secret("Password: ")?;
+    let client = place.client(None).with_password(&email, &password);
+    let token = match make_token(&client, "hokku auth:login", args.days * DAY).await {
+        Err(failure) if failure.status() == status::NOT_LOGGED_IN => {
+            return Err(Failure::new("the server knows no such address with that password"));
+        }
+        other => other?,
+    };
+    ctx.out.say(format_args!("Logged in as {}", plain(&email)));
+    let base = ctx.git_url("x")?;
+    let host = base.strip_suffix("/x.git").unwrap_or(&base);
+    ctx.out.line(format_args!("export HOKKU_HOST={}", quote(host)))?;
+    ctx.out.line(format_args!("export HOKKU_API_KEY={}", quote(&token)))
+}
+
+/// Take the token in HOKKU_API_KEY back
+#[expect(clippy::doc_markdown, reason = "help is shown as it is written")]
+#[derive(Args, Debug)]
+pub(super) struct Logout {}
+
+pub(super) async fn logout(ctx: &Context, _: Logout) -> Result<(), Failure> {
+    if variable("HOKKU_API_KEY").is_none() {
+        return Err(Failure::new("there is no token in HOKKU_API_KEY to log out with"));
+    }
+    ctx.client()?.delete::<Value>("/oauth/authorizations/~").await?;
+    ctx.out.say("Logged out: the token in HOKKU_API_KEY is good for nothing any more.");
+    Ok(())
 }
 
 /// Show who you are to the server

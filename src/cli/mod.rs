@@ -5,10 +5,12 @@
 //! [`Invocation`]; starting a server and taking an instance away are left to `main.rs`, as they are not a client's work.
 #![forbid(unsafe_code)]
 
+mod access;
 mod addons;
 mod apps;
 mod archive;
 mod attach;
+mod audit;
 mod auth;
 mod authorizations;
 mod buildpacks;
@@ -23,6 +25,7 @@ mod egress;
 mod errors;
 mod git;
 mod host;
+mod keys;
 mod logs;
 mod maintenance;
 mod output;
@@ -35,6 +38,7 @@ mod runtime;
 mod shell;
 mod stack;
 mod terminal;
+mod users;
 mod when;
 
 pub use context::ServerArgs;
@@ -95,6 +99,49 @@ enum Command {
     AppsRename(apps::Rename),
     #[command(name = "apps:destroy", visible_aliases = ["destroy", "apps:delete"])]
     AppsDestroy(apps::Destroy),
+    #[command(name = "apps:transfer")]
+    AppsTransfer(access::Transfer),
+    #[command(name = "apps:transfers")]
+    AppsTransfers(access::Transfers),
+    #[command(name = "apps:transfers:accept")]
+    AppsTransfersAccept(access::Accept),
+    #[command(name = "apps:transfers:decline")]
+    AppsTransfersDecline(access::Decline),
+    #[command(name = "apps:join")]
+    AppsJoin(access::Join),
+    #[command(name = "apps:leave")]
+    AppsLeave(access::Leave),
+    #[command(name = "apps:lock")]
+    AppsLock(access::Lock),
+    #[command(name = "apps:unlock")]
+    AppsUnlock(access::Unlock),
+
+    Access(access::List),
+    #[command(name = "access:add")]
+    AccessAdd(access::Add),
+    #[command(name = "access:update")]
+    AccessUpdate(access::Update),
+    #[command(name = "access:remove")]
+    AccessRemove(access::Remove),
+
+    Users(users::List),
+    #[command(name = "users:create", visible_alias = "users:add")]
+    UsersCreate(users::Create),
+    #[command(name = "users:update")]
+    UsersUpdate(users::Update),
+    #[command(name = "users:password")]
+    UsersPassword(users::Password),
+    #[command(name = "users:remove")]
+    UsersRemove(users::Remove),
+    Audit(audit::Show),
+
+    Keys(keys::List),
+    #[command(name = "keys:add")]
+    KeysAdd(keys::Add),
+    #[command(name = "keys:remove")]
+    KeysRemove(keys::Remove),
+    #[command(name = "keys:clear")]
+    KeysClear(keys::Clear),
 
     #[command(name = "git:remote")]
     GitRemote(git::Remote),
@@ -243,6 +290,10 @@ enum Command {
     #[command(name = "authorizations:update")]
     AuthorizationsUpdate(authorizations::Update),
 
+    #[command(name = "auth:login", visible_alias = "login")]
+    AuthLogin(auth::Login),
+    #[command(name = "auth:logout", visible_alias = "logout")]
+    AuthLogout(auth::Logout),
     #[command(name = "auth:token")]
     AuthToken(auth::Token),
     #[command(name = "auth:whoami", visible_alias = "whoami")]
@@ -388,6 +439,30 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::AppsInfo(args) => apps::info(ctx, args).await,
         Command::AppsRename(args) => apps::rename(ctx, args).await,
         Command::AppsDestroy(args) => apps::destroy(ctx, args).await,
+        Command::AppsTransfer(args) => access::transfer(ctx, args).await,
+        Command::AppsTransfers(args) => access::transfers(ctx, args).await,
+        Command::AppsTransfersAccept(args) => access::accept(ctx, args).await,
+        Command::AppsTransfersDecline(args) => access::decline(ctx, args).await,
+        Command::AppsJoin(args) => access::join(ctx, args).await,
+        Command::AppsLeave(args) => access::leave(ctx, args).await,
+        Command::AppsLock(args) => access::lock(ctx, args).await,
+        Command::AppsUnlock(args) => access::unlock(ctx, args).await,
+        Command::Access(args) => access::list(ctx, args).await,
+        Command::AccessAdd(args) => access::add(ctx, args).await,
+        Command::AccessUpdate(args) => access::update(ctx, args).await,
+        Command::AccessRemove(args) => access::remove(ctx, args).await,
+        Command::Users(args) => users::list(ctx, args).await,
+        Command::UsersCreate(args) => users::create(ctx, args).await,
+        Command::UsersUpdate(args) => users::update(ctx, args).await,
+        Command::UsersPassword(args) => users::password(ctx, args).await,
+        Command::UsersRemove(args) => users::remove(ctx, args).await,
+        Command::Audit(args) => audit::show(ctx, args).await,
+        Command::Keys(args) => keys::list(ctx, args).await,
+        Command::KeysAdd(args) => keys::add(ctx, args).await,
+        Command::KeysRemove(args) => keys::remove(ctx, args).await,
+        Command::KeysClear(args) => keys::clear(ctx, args).await,
+        Command::AuthLogin(args) => auth::login(ctx, args).await,
+        Command::AuthLogout(args) => auth::logout(ctx, args).await,
         Command::GitRemote(args) => git::remote(ctx, args).await,
         Command::GitCredentials(args) => git::credentials(ctx, args).await,
         Command::Deploy(args) => builds::deploy(ctx, args).await,

@@ -8,9 +8,41 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The commands by topic, in the order a beginner meets them. A test sees to it that each is here once.
-pub(super) const TOPICS: [(&str, &[&str]); 20] = [
+pub(super) const TOPICS: [(&str, &[&str]); 22] = [
     ("Server", &["server", "install", "uninstall", "down", "doctor", "disk", "disk:collect"]),
     ("Apps", &["apps", "apps:create", "apps:info", "apps:rename", "apps:destroy"]),
+    (
+        "Access",
+        &[
+            "access",
+            "access:add",
+            "access:update",
+            "access:remove",
+            "apps:join",
+            "apps:leave",
+            "apps:lock",
+            "apps:unlock",
+            "apps:transfer",
+            "apps:transfers",
+            "apps:transfers:accept",
+            "apps:transfers:decline",
+        ],
+    ),
+    (
+        "Accounts",
+        &[
+            "users",
+            "users:create",
+            "users:update",
+            "users:password",
+            "users:remove",
+            "audit",
+            "keys",
+            "keys:add",
+            "keys:remove",
+            "keys:clear",
+        ],
+    ),
     ("Git and deploying", &["git:remote", "git:credentials", "deploy", "rebuild"]),
     ("Config vars", &["config", "config:get", "config:set", "config:unset", "config:edit"]),
     ("Dynos", &["ps", "ps:scale", "ps:type", "ps:restart", "ps:stop", "ps:wait"]),
@@ -64,7 +96,10 @@ pub(super) const TOPICS: [(&str, &[&str]); 20] = [
             "authorizations:update",
         ],
     ),
-    ("You and your shell", &["auth:token", "auth:whoami", "env", "completions", "man", "help", "version"]),
+    (
+        "You and your shell",
+        &["auth:login", "auth:logout", "auth:token", "auth:whoami", "env", "completions", "man", "help", "version"],
+    ),
 ];
 
 /// What stands below the list of commands.

@@ -16,6 +16,8 @@ pub use builds::{Build, BuildRequest};
 pub use error::{ClientError, Refusal};
 pub use place::{DEFAULT_ROOT, Place, find};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
@@ -89,7 +91,8 @@ pub struct Client {
     server: Server,
     /// Where the server of a socket listens on TCP.
     authority: Option<String>,
-    token: Option<String>,
+    /// The header by which it is known whose client it is.
+    authorization: Option<String>,
 }
 
 impl fmt::Debug for Client {
@@ -101,7 +104,14 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client of `server`; the token goes into `Authorization: Bearer`. Root needs none on the Unix socket.
     pub fn new(server: Server, token: Option<String>) -> Self {
-        Self { server, authority: None, token }
+        Self { server, authority: None, authorization: token.map(|token| format!("Bearer {token}")) }
+    }
+
+    /// Known by mail address and password, with which only a token can be had.
+    #[must_use]
+    pub fn with_password(self, email: &str, password: &str) -> Self {
+        let pair = STANDARD.encode(format!("{email}:{password}"));
+        Self { authorization: Some(format!("Basic {pair}")), ..self }
     }
 
     /// The server of the socket is known elsewhere as `HOST:PORT`.
@@ -256,10 +266,10 @@ impl Client {
         headers.insert(header::HOST, value(host)?);
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/vnd.heroku+json; version=3"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("hokku/", env!("CARGO_PKG_VERSION"))));
-        if let Some(token) = &self.token {
-            let mut bearer = value(&format!("Bearer {token}"))?;
-            bearer.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, bearer);
+        if let Some(text) = &self.authorization {
+            let mut secret = value(text)?;
+            secret.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, secret);
         }
         for (name, text) in call.headers {
             headers.insert(name, value(&text)?);

@@ -1,7 +1,9 @@
 //! Add-ons: made by providers, used through attachments. Attaching and detaching makes a release of the app.
 #![forbid(unsafe_code)]
 
-use super::{Control, ControlError, Resource, apps, releases};
+use super::access::{self, Subject};
+use super::{Control, ControlError, Resource, releases};
+use crate::domain::access::{Caller, Permission};
 use crate::domain::actor::Actor;
 use crate::domain::addon::{
     self, Addon, AddonError, AddonName, Attachment, AttachmentName, External, Plan, Provider, Provisioned, Service,
@@ -100,7 +102,7 @@ pub async fn find(control: &Control, app: Option<AppId>, which: &str) -> Result<
     control.store.read(move |tx| found(tx, app, &which).and_then(|addon| view(tx, addon))).await
 }
 
-fn found(tx: &Tx<'_>, app: Option<AppId>, which: &str) -> Result<Addon, ControlError> {
+pub(super) fn found(tx: &Tx<'_>, app: Option<AppId>, which: &str) -> Result<Addon, ControlError> {
     let addon = match which.parse() {
         Ok(id) => store::addons::get(tx, id)?,
         Err(_) => store::addons::by_name(tx, which)?,
@@ -185,14 +187,17 @@ fn free_name(tx: &Tx<'_>, wanted: Option<AddonName>, service: &str) -> Result<Ad
 /// When there is no such add-on or app, or the app has something else of that name.
 pub async fn attach(
     control: &Control,
-    actor: &Actor,
+    caller: &Caller,
     which: &str,
     app: &str,
     name: Option<&str>,
 ) -> Result<AttachmentView, ControlError> {
-    let app = apps::find(control, app).await?;
+    let app = access::app(control, caller, app, Permission::Operate).await?;
+    let addon = find(control, Some(app.id), which).await?.addon;
+    // It brings the values along.
+    access::check(control, caller, Subject::Addon(addon.id.to_string()), Permission::Operate).await?;
     let name = name.map(str::parse::<AttachmentName>).transpose()?;
-    let (which, actor) = (which.to_owned(), actor.clone());
+    let (which, actor) = (addon.id.to_string(), caller.actor.clone());
     let (attached, release) = control
         .store
         .write(move |tx| {
@@ -408,6 +413,15 @@ pub async fn attachments(control: &Control, of: Of) -> Result<Vec<AttachmentView
             rows.into_iter().map(|row| attachment_view(tx, row)).collect()
         })
         .await
+}
+
+/// The app that has the attachment of that UUID.
+pub(super) fn app_of_attachment(tx: &Tx<'_>, which: &str) -> Result<AppId, ControlError> {
+    let found = match which.parse() {
+        Ok(id) => store::addons::attachment(tx, id)?,
+        Err(_) => None,
+    };
+    found.map(|attachment| attachment.app).ok_or(ControlError::NotFound(Resource::AddOnAttachment))
 }
 
 /// By UUID, or, with `app`, by what that app calls it.

@@ -1,6 +1,7 @@
 //! Apps: create, find, change, destroy.
 #![forbid(unsafe_code)]
 
+use super::access::Visible;
 use super::{Control, ControlError, Resource, addons, releases};
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId, AppName};
@@ -64,6 +65,7 @@ pub async fn create(control: &Control, actor: &Actor, new: NewApp) -> Result<App
                 stack,
                 stack_chosen,
                 maintenance: false,
+                locked: false,
                 created_at: now,
                 updated_at: now,
                 released_at: None,
@@ -132,12 +134,26 @@ fn size_of(dir: &Path) -> Option<u64> {
     Some(entries.flatten().map(size).sum())
 }
 
-/// By name.
+/// Of those that somebody sees, by name.
 ///
 /// # Errors
 /// When the store can't be read.
-pub async fn list(control: &Control) -> Result<Vec<AppView>, ControlError> {
-    control.store.read(|tx| store::apps::list(tx)?.into_iter().map(|app| view_of(tx, app)).collect()).await
+pub async fn list(control: &Control, visible: &Visible) -> Result<Vec<AppView>, ControlError> {
+    let visible = visible.clone();
+    control
+        .store
+        .read(move |tx| {
+            let apps = store::apps::list(tx)?.into_iter().filter(|app| visible.has(app.id));
+            apps.map(|app| view_of(tx, app)).collect()
+        })
+        .await
+}
+
+/// # Errors
+/// When the store refuses.
+pub async fn lock(control: &Control, app: &App, on: bool) -> Result<(), ControlError> {
+    let id = app.id;
+    control.store.write(move |tx| Ok::<_, ControlError>(store::apps::set_locked(tx, id, on)?)).await
 }
 
 fn view_of(tx: &Tx<'_>, app: App) -> Result<AppView, ControlError> {

@@ -1,6 +1,7 @@
 //! Why a use case did not do what was asked.
 #![forbid(unsafe_code)]
 
+use crate::domain::access::{Need, UnknownPermission};
 use crate::domain::addon::AddonError;
 use crate::domain::app::{AppName, AppNameError};
 use crate::domain::drain::DrainUrlError;
@@ -28,9 +29,11 @@ pub enum Resource {
     Authorization,
     Build,
     Buildpack,
+    Collaborator,
     Domain,
     Dyno,
     Feature,
+    Key,
     LogDrain,
     LogSession,
     Output,
@@ -47,6 +50,7 @@ pub enum Resource {
     SniEndpoint,
     Source,
     Stack,
+    Transfer,
     User,
 }
 
@@ -61,9 +65,11 @@ impl fmt::Display for Resource {
             Self::Authorization => "authorization",
             Self::Build => "build",
             Self::Buildpack => "buildpack",
+            Self::Collaborator => "collaborator",
             Self::Domain => "domain",
             Self::Dyno => "dyno",
             Self::Feature => "feature",
+            Self::Key => "key",
             Self::LogDrain => "log drain",
             Self::LogSession => "log session",
             Self::Output => "output",
@@ -80,6 +86,7 @@ impl fmt::Display for Resource {
             Self::SniEndpoint => "sni endpoint",
             Self::Source => "source",
             Self::Stack => "stack",
+            Self::Transfer => "app transfer",
             Self::User => "user",
         })
     }
@@ -93,6 +100,10 @@ pub enum ControlError {
     Denied,
     #[error("this token is for {has} and does not permit that")]
     Forbidden { has: Scopes },
+    #[error("that needs {need}")]
+    Lacks { need: Need },
+    #[error(transparent)]
+    Permission(#[from] UnknownPermission),
     #[error(transparent)]
     Scope(#[from] UnknownScope),
     #[error("name {0} is already taken")]

@@ -4,11 +4,15 @@
 //! told and the supervisor woken, which makes it so. Nothing here waits for a dyno.
 #![forbid(unsafe_code)]
 
+pub mod access;
+pub mod accounts;
 pub mod addons;
 pub mod apps;
+pub mod audit;
 pub mod buildpacks;
 pub mod builds;
 pub mod certs;
+pub mod collaborators;
 pub mod config;
 pub mod disk;
 pub mod domains;
@@ -17,6 +21,7 @@ pub mod dynos;
 pub mod egress;
 mod error;
 pub mod formation;
+pub mod keys;
 pub mod logs;
 pub mod pipelines;
 pub mod releases;
@@ -26,6 +31,7 @@ pub mod slugs;
 pub mod sources;
 pub mod stacks;
 pub mod tokens;
+pub mod transfers;
 
 pub use error::{ControlError, Resource};
 

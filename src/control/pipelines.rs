@@ -1,7 +1,9 @@
 //! Pipelines: apps in stages, and promoting the code of one to others.
 #![forbid(unsafe_code)]
 
-use super::{Control, ControlError, Resource, apps, releases};
+use super::access::{self, Subject, Visible};
+use super::{Control, ControlError, Resource, releases};
+use crate::domain::access::{Caller, Permission};
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId};
 use crate::domain::pipeline::{Coupling, Pipeline, PipelineName, Promotion, Stage, Target};
@@ -12,12 +14,23 @@ use jiff::Timestamp;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// By name.
+/// Those that are one's own or have an app that one sees, by name.
 ///
 /// # Errors
 /// When the store can't be read.
-pub async fn list(control: &Control) -> Result<Vec<Pipeline>, ControlError> {
-    control.store.read(|tx| Ok(store::pipelines::list(tx)?)).await
+pub async fn list(control: &Control, visible: &Visible) -> Result<Vec<Pipeline>, ControlError> {
+    let visible = visible.clone();
+    control
+        .store
+        .read(move |tx| {
+            let couplings = store::pipelines::couplings(tx)?;
+            let seen: BTreeSet<Uuid> =
+                couplings.iter().filter(|row| visible.has(row.app)).map(|row| row.pipeline).collect();
+            let mut rows = store::pipelines::list(tx)?;
+            rows.retain(|row| visible.owns(row.owner) || seen.contains(&row.id));
+            Ok(rows)
+        })
+        .await
 }
 
 /// By name or UUID.
@@ -26,16 +39,15 @@ pub async fn list(control: &Control) -> Result<Vec<Pipeline>, ControlError> {
 /// When there is none.
 pub async fn find(control: &Control, which: &str) -> Result<Pipeline, ControlError> {
     let which = which.to_owned();
-    let found: Result<_, ControlError> = control
-        .store
-        .read(move |tx| {
-            Ok(match which.parse() {
-                Ok(id) => store::pipelines::get(tx, id)?,
-                Err(_) => store::pipelines::by_name(tx, &which)?,
-            })
-        })
-        .await;
-    found?.ok_or(ControlError::NotFound(Resource::Pipeline))
+    control.store.read(move |tx| found(tx, &which)).await
+}
+
+pub(super) fn found(tx: &Tx<'_>, which: &str) -> Result<Pipeline, ControlError> {
+    let found = match which.parse() {
+        Ok(id) => store::pipelines::get(tx, id)?,
+        Err(_) => store::pipelines::by_name(tx, which)?,
+    };
+    found.ok_or(ControlError::NotFound(Resource::Pipeline))
 }
 
 /// # Errors
@@ -134,9 +146,17 @@ pub async fn coupling_of(control: &Control, app: AppId) -> Result<(Coupling, Pip
 ///
 /// # Errors
 /// When app or pipeline are not there, or the app is in one already.
-pub async fn couple(control: &Control, app: &str, pipeline: &str, stage: &str) -> Result<Coupling, ControlError> {
+pub async fn couple(
+    control: &Control,
+    caller: &Caller,
+    app: &str,
+    pipeline: &str,
+    stage: &str,
+) -> Result<Coupling, ControlError> {
     let stage: Stage = stage.parse()?;
-    let (app, pipeline) = (apps::find(control, app).await?, find(control, pipeline).await?);
+    let app = access::app(control, caller, app, Permission::Operate).await?;
+    let pipeline = find(control, pipeline).await?;
+    access::check(control, caller, Subject::Pipeline(pipeline.id.to_string()), Permission::View).await?;
     let now = Timestamp::now();
     let coupling =
         Coupling { id: Uuid::new_v4(), app: app.id, pipeline: pipeline.id, stage, created_at: now, updated_at: now };
@@ -177,15 +197,17 @@ pub async fn uncouple(control: &Control, id: &str) -> Result<Coupling, ControlEr
 /// When the source has no code, or a target is not in the pipeline, is the source, or is named twice.
 pub async fn promote(
     control: &Control,
-    actor: &Actor,
+    caller: &Caller,
     pipeline: &str,
     source: &str,
     targets: &[String],
 ) -> Result<(Promotion, Vec<Target>), ControlError> {
-    let (pipeline, source) = (find(control, pipeline).await?, apps::find(control, source).await?);
+    let pipeline = find(control, pipeline).await?;
+    access::check(control, caller, Subject::Pipeline(pipeline.id.to_string()), Permission::View).await?;
+    let source = access::app(control, caller, source, Permission::Deploy).await?;
     let mut found = Vec::new();
     for target in targets {
-        found.push(apps::find(control, target).await?);
+        found.push(access::app(control, caller, target, Permission::Deploy).await?);
     }
     if found.is_empty() {
         return Err(ControlError::Invalid("Give at least one app to promote to.".to_owned()));
@@ -194,7 +216,7 @@ pub async fn promote(
     if distinct.len() <= found.len() {
         return Err(ControlError::Invalid("An app is promoted to others, and to each of them once.".to_owned()));
     }
-    let actor = actor.clone();
+    let actor = caller.actor.clone();
     let (promotion, targets, made) = control
         .store
         .write(move |tx| {

@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::{Control, ControlError, Resource};
+use crate::domain::access::Caller;
 use crate::domain::actor::Actor;
 use crate::domain::scope::Scopes;
 use crate::store::accounts::Account;
 use crate::store::tokens::TokenRow;
-use crate::store::{self, StoreError};
+use crate::store::{self, StoreError, Tx};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
@@ -29,30 +30,37 @@ impl Peer {
 }
 
 /// A token's text shows whose it is when it turns up somewhere it should not be.
-const PREFIX: &str = "hokku_";
+pub(super) const PREFIX: &str = "hokku_";
 
-/// Who makes a request, and what for he may, with this `Authorization` header: `Bearer TOKEN`, or `Basic` with the token as the password.
-/// Root on the Unix socket needs none.
-///
-/// # Errors
-/// [`ControlError::Denied`] when there is no token or it is not valid.
-pub async fn authenticate(
-    control: &Control,
-    peer: Peer,
-    authorization: Option<&str>,
-) -> Result<(Actor, Scopes), ControlError> {
-    let token = authorization.and_then(token_in);
-    let found: Result<Option<(Actor, Scopes)>, StoreError> = match token {
-        Some(token) => {
-            let digest = digest(&token);
-            control.store.read(move |tx| store::tokens::actor_of(tx, &digest, Timestamp::now())).await
+/// Whose request it is, and what it is good for.
+pub(super) fn caller(tx: &Tx<'_>, shown: Shown) -> Result<(Caller, Scopes), ControlError> {
+    let found = match shown {
+        Shown::Token(digest) => store::tokens::caller_of(tx, &digest, Timestamp::now())?,
+        Shown::Root => {
+            let actor = store::accounts::admin(tx)?.actor();
+            Some((Caller { actor, admin: true }, Scopes::default()))
         }
-        None if authorization.is_none() && peer.is_root() => {
-            control.store.read(|tx| Ok(Some((store::accounts::admin(tx)?.actor(), Scopes::default())))).await
-        }
-        None => Ok(None),
+        Shown::Nothing => None,
     };
-    found?.ok_or(ControlError::Denied)
+    found.ok_or(ControlError::Denied)
+}
+
+/// What a request proves its account by: `Bearer TOKEN`, or `Basic` with the token as the password; root on the Unix socket
+/// needs none.
+#[derive(Clone, Copy)]
+pub(super) enum Shown {
+    /// The digest of a token.
+    Token([u8; 32]),
+    Root,
+    Nothing,
+}
+
+pub(super) fn shown_by(peer: Peer, authorization: Option<&str>) -> Shown {
+    match authorization.and_then(token_in) {
+        Some(token) => Shown::Token(digest(&token)),
+        None if authorization.is_none() && peer.is_root() => Shown::Root,
+        None => Shown::Nothing,
+    }
 }
 
 fn token_in(authorization: &str) -> Option<String> {
@@ -60,11 +68,18 @@ fn token_in(authorization: &str) -> Option<String> {
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(value.trim().to_owned());
     }
+    basic(authorization).map(|(_, password)| password)
+}
+
+/// The user and password of a `Basic` header.
+pub(super) fn basic(authorization: &str) -> Option<(String, String)> {
+    let (scheme, value) = authorization.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let decoded = String::from_utf8(STANDARD.decode(value.trim()).ok()?).ok()?;
-    Some(decoded.split_once(':')?.1.to_owned())
+    let (user, password) = decoded.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
 }
 
 fn digest(token: &str) -> [u8; 32] {
@@ -200,6 +215,8 @@ mod tests {
         assert_eq!(basic(":abc").as_deref(), Some("abc"));
         assert_eq!(basic("me@example.com:a:b").as_deref(), Some("a:b"));
         assert_eq!(basic("abc"), None);
+        let pair = super::basic(&format!("Basic {}", STANDARD.encode("me@example.com:a:b")));
+        assert_eq!(pair, Some(("me@example.com".into(), "a:b".into())));
         for bad in ["abc", "Basic %%%", "Digest abc", ""] {
             assert_eq!(token_in(bad), None, "{bad}");
         }

@@ -136,6 +136,8 @@ pub struct App {
     /// Its owner has chosen it; otherwise an `app.json` may, at the first deploy.
     pub stack_chosen: bool,
     pub maintenance: bool,
+    /// No administrator joins it by himself.
+    pub locked: bool,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// When code was released last.

@@ -4,6 +4,7 @@
 //! out as data ([`plan`], [`route`]), and a value that exists is a valid one (parse once at the edge, pass the type on).
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod actor;
 pub mod addon;
 pub mod app;

@@ -1,4 +1,4 @@
-//! What a token is good for: Heroku's scopes, and which of them a request needs.
+//! What a token is good for: Heroku's scopes.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -94,40 +94,6 @@ impl FromStr for Scopes {
     }
 }
 
-/// What a request needs, by its method and the pattern of its path. What concerns the whole box, and tokens themselves,
-/// needs all.
-pub fn needed(method: &str, route: &str) -> Scope {
-    let reads = matches!(method, "GET" | "HEAD");
-    let of_app = route.strip_prefix("/apps/{app}");
-    let protected = |rest: &str| {
-        rest.ends_with("/config-vars") || rest.starts_with("/log-drains") || (rest == "/dynos" && method == "POST")
-    };
-    match (route, of_app) {
-        ("/addons/{addon}/config", _) => Scope::ReadProtected,
-        ("/addon-attachments" | "/addon-attachments/{attachment}", _) if !reads => Scope::Write,
-        ("/actions/addons/resolve" | "/actions/addon-attachments/resolve", _) => Scope::Read,
-        ("/account" | "/users/{user}", _) if reads => Scope::Identity,
-        (_, Some(rest)) if protected(rest) => {
-            if reads {
-                Scope::ReadProtected
-            } else {
-                Scope::WriteProtected
-            }
-        }
-        (_, Some("/log-sessions")) | ("/filters/apps", _) => Scope::Read,
-        (route, None) if route.starts_with("/pipeline") && !reads => Scope::Write,
-        (_, Some(_)) | ("/apps" | "/sources", _) => {
-            if reads {
-                Scope::Read
-            } else {
-                Scope::Write
-            }
-        }
-        (route, None) if reads && !route.starts_with("/oauth/") && !route.starts_with("/account") => Scope::Read,
-        _ => Scope::Global,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,36 +123,5 @@ mod tests {
         assert_eq!("write,read,write".parse::<Scopes>().unwrap().to_string(), "read,write");
         assert_eq!(Scopes::parse([]).unwrap(), Scopes::default());
         assert!("read,everything".parse::<Scopes>().is_err() && "".parse::<Scopes>().is_err());
-    }
-
-    #[test]
-    fn what_requests_need() {
-        for (method, route, scope) in [
-            ("GET", "/account", "identity"),
-            ("GET", "/users/{user}", "identity"),
-            ("GET", "/users/{user}/apps", "read"),
-            ("GET", "/apps", "read"),
-            ("POST", "/apps", "write"),
-            ("DELETE", "/apps/{app}", "write"),
-            ("GET", "/apps/{app}/dynos", "read"),
-            ("DELETE", "/apps/{app}/dynos", "write"),
-            ("POST", "/apps/{app}/dynos", "write-protected"),
-            ("POST", "/apps/{app}/log-sessions", "read"),
-            ("POST", "/sources", "write"),
-            ("GET", "/apps/{app}/config-vars", "read-protected"),
-            ("GET", "/apps/{app}/releases/{release}/config-vars", "read-protected"),
-            ("PATCH", "/apps/{app}/config-vars", "write-protected"),
-            ("GET", "/apps/{app}/log-drains", "read-protected"),
-            ("DELETE", "/apps/{app}/log-drains/{drain}", "write-protected"),
-            ("GET", "/stacks", "read"),
-            ("POST", "/stacks/{stack}/imports", "global"),
-            ("DELETE", "/runtimes/{language}/{version}", "global"),
-            ("GET", "/oauth/authorizations", "global"),
-            ("POST", "/oauth/authorizations", "global"),
-            ("GET", "/account/keys", "global"),
-            ("PATCH", "/account", "global"),
-        ] {
-            assert_eq!(needed(method, route).word(), scope, "{method} {route}");
-        }
     }
 }

@@ -22,15 +22,18 @@ mod lfs;
 mod pushes;
 
 use crate::build::room;
-use crate::control::tokens::{self, Peer};
-use crate::control::{Control, ControlError, apps};
+use crate::control::access::{self, Subject};
+use crate::control::audit;
+use crate::control::tokens::Peer;
+use crate::control::{Control, ControlError};
+use crate::domain::access::{Need, Permission};
 use crate::domain::actor::Actor;
 use crate::domain::app::App;
 use crate::domain::scope::Scope;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use pushes::Pushes;
@@ -80,21 +83,35 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
     // The request itself can't be held over an await: its body is not to be shared between threads.
     let peer = request.extensions().get().copied().unwrap_or(Peer::Network);
     let token = authorization(request.headers()).map(str::to_owned);
-    let needed = if cgi::is_push(&request) { Scope::Write } else { Scope::Read };
-    match who_and_what(&git, &repository, peer, token.as_deref(), needed).await {
-        Ok(_) if needed == Scope::Write && !has_room(&git) => {
-            let text = "The disk of the server is full: nothing was pushed. Make room there and push again.";
-            plain(StatusCode::INSUFFICIENT_STORAGE, text)
-        }
-        Ok((actor, app)) => match cgi::run(&git, &actor, &app, request).await {
-            Ok(response) => response,
-            Err(error) => {
-                tracing::error!("can't run git for {}: {error}", app.name);
-                plain(StatusCode::INTERNAL_SERVER_ERROR, "Git could not be started on the server.")
-            }
-        },
-        Err(refused) => refused,
+    let push = cgi::is_push(&request);
+    let (actor, app) = match who_and_what(&git, &repository, peer, token.as_deref(), push).await {
+        Ok(found) => found,
+        Err(refused) => return refused,
+    };
+    if push && !has_room(&git) {
+        let text = "The disk of the server is full: nothing was pushed. Make room there and push again.";
+        return plain(StatusCode::INSUFFICIENT_STORAGE, text);
     }
+    // A push asks first what there is; it is the second request that changes something.
+    let event = if push && request.method() == Method::POST {
+        let attempt =
+            audit::attempt("git:push", (&actor, Some(&app)), request.uri().path(), peer, request.extensions());
+        match audit::begin(&git.control, attempt).await {
+            Ok(event) => Some(event),
+            Err(error) => return unavailable(&error),
+        }
+    } else {
+        None
+    };
+    let response = cgi::run(&git, &actor, &app, request).await.unwrap_or_else(|error| {
+        tracing::error!("can't run git for {}: {error}", app.name);
+        plain(StatusCode::INTERNAL_SERVER_ERROR, "Git could not be started on the server.")
+    });
+    if let Some(event) = event {
+        // What became of the build is said by the build.
+        audit::end(&git.control, event, response.status().as_u16(), None, None).await;
+    }
+    response
 }
 
 /// A disk that can't be asked is not a reason to refuse.
@@ -102,28 +119,28 @@ fn has_room(git: &Git) -> bool {
     room::free_disk(&git.control.place.instance.root).map_or(true, |free| free >= ROOM)
 }
 
+/// Code is seen by those who may deploy, too.
 async fn who_and_what(
     git: &Git,
     repository: &str,
     peer: Peer,
     token: Option<&str>,
-    needed: Scope,
+    push: bool,
 ) -> Result<(Actor, App), Response> {
-    let actor = tokens::authenticate(&git.control, peer, token).await;
-    let (actor, scopes) = actor.map_err(|error| match error {
-        ControlError::Denied => unauthorized(),
-        error => unavailable(&error),
-    })?;
-    if !scopes.permit(needed) {
-        let text = format!("This token is for {scopes} and does not permit that.");
-        return Err(plain(StatusCode::FORBIDDEN, &text));
-    }
     let name = repository.strip_suffix(".git").unwrap_or(repository);
-    let app = apps::find(&git.control, name).await.map_err(|error| match error {
+    let (scope, need) = (if push { Scope::Write } else { Scope::Read }, Need::On(Permission::Deploy));
+    let entry = access::enter(&git.control, (peer, token), scope, need, Subject::App(name.to_owned())).await;
+    let entry = entry.map_err(|error| match error {
+        ControlError::Denied => unauthorized(),
+        ControlError::Forbidden { has } => {
+            plain(StatusCode::FORBIDDEN, &format!("This token is for {has} and does not permit that."))
+        }
+        ControlError::Lacks { need } => plain(StatusCode::FORBIDDEN, &format!("That needs {need}.")),
         ControlError::NotFound(_) => plain(StatusCode::NOT_FOUND, "Couldn't find that app."),
         error => unavailable(&error),
     })?;
-    Ok((actor, app))
+    let app = entry.app.ok_or_else(|| plain(StatusCode::NOT_FOUND, "Couldn't find that app."))?;
+    Ok((entry.caller.actor, app))
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {

@@ -280,7 +280,7 @@ fn greet(root: &Path) -> anyhow::Result<()> {
     let word = |key: &str| record[key].as_str().unwrap_or_default().to_owned();
     say(&format!(
         "hokku runs, also after a reboot. API on http://{}, apps on http://<app>.{} at {}\n\n  hokku create shop\n  \
-         hokku auth:token         for those who push from elsewhere\n  journalctl -u hokku      what the server says\n  \
+         hokku auth:token         for those who push from elsewhere\n  hokku users:create EMAIL  for each of them, if they are several\n  journalctl -u hokku      what the server says\n  \
          {CONFIG_DIR}/hokku.toml    what it is told",
         word("api"),
         word("domain"),

@@ -30,7 +30,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use sd_notify::NotifyState;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
             tracing_subscriber::EnvFilter::try_from_env("HOKKU_LOG").unwrap_or_else(|_| "hokku=info,warn".into()),
         )
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     // Every log tail that is followed takes one.
     if let Err(error) = open_files::allow_many() {
@@ -179,10 +179,10 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     let git = git::routes(&control).context("can't listen for git's hooks")?;
     let serving = [
         tokio::spawn(api::serve_unix(socket, control.clone(), git.clone())),
-        tokio::spawn(api::serve_tcp(api, tls, control, git)),
+        tokio::spawn(api::serve_tcp(api, tls, control.clone(), git)),
     ];
     Record::new(&instance, api_addr, (router_addr, router_tls), &domain).write()?;
-    announce(&instance, api_addr, (router_addr, router_tls), &domain)?;
+    announce(&control, api_addr, (router_addr, router_tls)).await?;
     tell_systemd(&[NotifyState::Ready]);
     if let Some(within) = sd_notify::watchdog_enabled() {
         tokio::spawn(feed(within / 3, store));
@@ -478,12 +478,12 @@ impl Record {
 }
 
 /// The one line on stdout: everything is up.
-fn announce(
-    instance: &Instance,
+async fn announce(
+    control: &Control,
     api: SocketAddr,
     (router, tls): (SocketAddr, Option<SocketAddr>),
-    domain: &str,
 ) -> anyhow::Result<()> {
+    let Place { instance, domain, .. } = &*control.place;
     let at = |scheme: &str, port: u16, usual: u16| {
         let port = if port == usual { String::new() } else { format!(":{port}") };
         format!("{scheme}://<app>.{domain}{port}")
@@ -495,7 +495,26 @@ fn announce(
     let root = instance.root.display();
     let mut stdout = std::io::stdout();
     writeln!(stdout, "Ready. Root {root}, API on http://{api}, apps on {apps}")?;
-    Ok(stdout.flush()?)
+    stdout.flush()?;
+    introduce(control).await
+}
+
+/// To whoever starts the first server of an instance by hand: how its administrator logs in. A service's output is kept by
+/// the system, where no password belongs.
+async fn introduce(control: &Control) -> anyhow::Result<()> {
+    if !std::io::stderr().is_terminal() {
+        return Ok(());
+    }
+    if let Some((account, password)) = control::accounts::first_password(control).await? {
+        let again = format!("hokku users:password {}", account.email);
+        let mut stderr = std::io::stderr();
+        writeln!(
+            stderr,
+            "Administrator {}, password {password} (shown this once; {again} makes another)",
+            account.email
+        )?;
+    }
+    Ok(())
 }
 
 /// SIGTERM and SIGINT, from the time on when this was made.

@@ -3,7 +3,7 @@
 
 use super::column::{nanos, parsed, text, time, time_or_null};
 use super::{StoreError, Tx};
-use crate::domain::actor::Actor;
+use crate::domain::actor::{AccountId, Actor};
 use crate::domain::app::{App, AppId, AppName};
 use crate::domain::stack::StackName;
 use jiff::Timestamp;
@@ -41,6 +41,21 @@ pub fn find(tx: &Tx<'_>, name_or_id: &str) -> Result<Option<App>, StoreError> {
         return get(tx, id);
     }
     tx.one(&format!("{SELECT} WHERE apps.name = ?1"), [name_or_id], app)
+}
+
+/// The apps of an account, by name.
+pub fn owned_by(tx: &Tx<'_>, account: AccountId) -> Result<Vec<AppName>, StoreError> {
+    tx.all("SELECT name FROM apps WHERE owner_id = ?1 ORDER BY name", [text(account)], |row| parsed(row, "name"))
+}
+
+pub fn set_owner(tx: &Tx<'_>, id: AppId, owner: AccountId) -> Result<(), StoreError> {
+    tx.execute("UPDATE apps SET owner_id = ?2 WHERE id = ?1", (text(id), text(owner)))?;
+    tx.touch(id, Timestamp::now())
+}
+
+pub fn set_locked(tx: &Tx<'_>, id: AppId, on: bool) -> Result<(), StoreError> {
+    tx.execute("UPDATE apps SET locked = ?2 WHERE id = ?1", (text(id), on))?;
+    tx.touch(id, Timestamp::now())
 }
 
 /// By name.
@@ -90,6 +105,7 @@ fn app(row: &Row<'_>) -> rusqlite::Result<App> {
         stack: parsed(row, "stack")?,
         stack_chosen: row.get("stack_chosen")?,
         maintenance: row.get("maintenance")?,
+        locked: row.get("locked")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
         released_at: time_or_null(row, "released_at")?,

@@ -14,8 +14,10 @@
 pub mod accounts;
 pub mod addons;
 pub mod apps;
+pub mod audit;
 pub mod buildpacks;
 pub mod builds;
+pub mod collaborators;
 mod column;
 pub mod domains;
 pub mod drains;
@@ -23,6 +25,7 @@ pub mod egress;
 pub mod epochs;
 mod error;
 pub mod formations;
+pub mod keys;
 mod open;
 pub mod pipelines;
 pub mod releases;
@@ -30,6 +33,7 @@ mod seal;
 pub mod slugs;
 pub mod sni_endpoints;
 pub mod tokens;
+pub mod transfers;
 mod worker;
 
 pub use error::StoreError;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
+use crate::domain::access::Caller;
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppName};
 use crate::domain::build::{Build, BuildId, BuildStatus};
@@ -48,6 +49,7 @@ fn new_app(tx: &Tx<'_>, name: &str) -> Result<App, StoreError> {
         stack: StackName::Host,
         stack_chosen: false,
         maintenance: false,
+        locked: false,
         created_at: now,
         updated_at: now,
         released_at: None,
@@ -287,22 +289,22 @@ fn tokens_work_until_they_expire_or_are_deleted() {
     let store = Store::open(root.path()).unwrap();
     write(&store, |tx| {
         let admin = accounts::admin(tx)?;
-        assert_eq!(accounts::by_email(tx, "ADMIN@localhost")?, Some(admin.clone()));
+        assert_eq!(accounts::find(tx, "ADMIN@localhost")?, Some(admin.clone()));
         assert_eq!(accounts::get(tx, admin.id)?, Some(admin.clone()));
         let now = Timestamp::now();
         let later = now + jiff::SignedDuration::from_secs(60);
         let read: Scopes = "read".parse().unwrap();
         let lasting = tokens::insert(tx, admin.id, &[1; 32], "laptop", &Scopes::default(), None)?;
         let brief = tokens::insert(tx, admin.id, &[2; 32], "login", &read, Some(later))?;
-        assert_eq!(tokens::actor_of(tx, &[2; 32], now)?, Some((admin.actor(), read)));
-        assert_eq!(tokens::actor_of(tx, &[2; 32], later)?, None);
-        assert_eq!(tokens::actor_of(tx, &[3; 32], now)?, None);
+        assert_eq!(tokens::caller_of(tx, &[2; 32], now)?, Some((Caller { actor: admin.actor(), admin: true }, read)));
+        assert_eq!(tokens::caller_of(tx, &[2; 32], later)?, None);
+        assert_eq!(tokens::caller_of(tx, &[3; 32], now)?, None);
         assert_eq!(tokens::list(tx, admin.id, now)?, [lasting.clone(), brief.clone()]);
         assert_eq!(tokens::list(tx, admin.id, later)?, slice::from_ref(&lasting));
         assert_eq!(tokens::by_digest(tx, &[2; 32])?, Some(brief));
         assert!(tokens::delete(tx, admin.id, lasting.id)?);
         assert!(!tokens::delete(tx, admin.id, lasting.id)?);
-        assert_eq!(tokens::actor_of(tx, &[1; 32], now)?, None);
+        assert_eq!(tokens::caller_of(tx, &[1; 32], now)?, None);
         Ok(())
     });
 }
@@ -360,7 +362,7 @@ fn each_thing_that_can_be_wrong_with_the_files_is_one_clear_sentence() {
     let connection = rusqlite::Connection::open(newer.path().join(FILE)).unwrap();
     connection.pragma_update(None, "user_version", 999).unwrap();
     drop(connection);
-    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 10): use that version");
+    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 11): use that version");
 
     let not_sqlite = made();
     fs::write(not_sqlite.path().join(FILE), "this is a letter to my aunt\n".repeat(1000)).unwrap();

@@ -3,6 +3,7 @@
 
 use super::column::{nanos, parsed, text, time, time_or_null};
 use super::{StoreError, Tx};
+use crate::domain::access::Caller;
 use crate::domain::actor::{AccountId, Actor};
 use crate::domain::scope::Scopes;
 use jiff::Timestamp;
@@ -55,12 +56,15 @@ pub fn insert(
 }
 
 /// Whose token it is and what it is good for; `None` when there is none of that digest or it has expired.
-pub fn actor_of(tx: &Tx<'_>, sha256: &[u8; 32], now: Timestamp) -> Result<Option<(Actor, Scopes)>, StoreError> {
+pub fn caller_of(tx: &Tx<'_>, sha256: &[u8; 32], now: Timestamp) -> Result<Option<(Caller, Scopes)>, StoreError> {
     tx.one(
-        "SELECT accounts.id, accounts.email, tokens.scopes FROM tokens JOIN accounts ON accounts.id = tokens.account_id
+        "SELECT accounts.id, accounts.email, accounts.admin, tokens.scopes FROM tokens JOIN accounts ON accounts.id = tokens.account_id
          WHERE sha256 = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
         (sha256.as_slice(), nanos(now)),
-        |row| Ok((Actor { id: parsed(row, "id")?, email: row.get("email")? }, parsed(row, "scopes")?)),
+        |row| {
+            let actor = Actor { id: parsed(row, "id")?, email: row.get("email")? };
+            Ok((Caller { actor, admin: row.get("admin")? }, parsed(row, "scopes")?))
+        },
     )
 }
 

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets something unexpected has failed")]
 
 mod access;
+mod accounts;
 mod addons;
 mod apps;
 mod builds;
@@ -16,6 +17,7 @@ mod egress;
 mod engine;
 mod log_drains;
 mod logs;
+mod permissions;
 mod pipelines;
 mod releases;
 mod server;

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::engine::Pretender;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hokku::api;
 use hokku::control::{Control, Parts, Place};
@@ -201,6 +203,28 @@ impl Server {
         let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         assert!(status.is_success(), "{method} {path}: {status} {value}");
         value
+    }
+
+    /// As the account of that token, over TCP: the status, and the answer's JSON.
+    pub(crate) async fn as_with(&self, token: &str, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let request = Self::request(method, path).header("authorization", format!("Bearer {token}"));
+        let response = self.send_tcp(request.body(Full::from(body.to_owned())).unwrap()).await;
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// A token of a new account of that address.
+    pub(crate) async fn newcomer(&self, email: &str, admin: bool) -> String {
+        let body = serde_json::json!({ "email": email, "admin": admin, "password": "correct horse" });
+        self.quietly("POST", "/accounts", &body.to_string()).await;
+        let basic = format!("Basic {}", STANDARD.encode(format!("{email}:correct horse")));
+        let request = Self::request("POST", "/oauth/authorizations").header("authorization", basic);
+        let response = self.send_tcp(request.body(Full::from(r#"{"description":"test"}"#)).unwrap()).await;
+        assert_eq!(response.status(), 201);
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let made: Value = serde_json::from_slice(&bytes).unwrap();
+        made["access_token"]["token"].as_str().unwrap().to_owned()
     }
 
     /// Asks as root, and writes down the question and the whole answer.

@@ -70,6 +70,14 @@ impl Heroku {
         command
     }
 
+    /// The same for a terminal: in a session of its own, which it controls.
+    pub(crate) fn on_terminal(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("setsid");
+        self.environment(&mut command).env("TERM", "xterm").args(["--ctty", "--wait"]);
+        command.arg(&self.program).args(args).current_dir(self.home());
+        command
+    }
+
     pub(crate) fn says(&self, args: &[&str]) -> Said {
         Said::of(&self.command(args).output().unwrap())
     }

@@ -23,6 +23,10 @@ mod heroku;
 #[expect(dead_code, reason = "it is made for the tests of the whole path, which need more of it")]
 mod hokku;
 mod logs;
+mod people;
 mod pipelines;
 mod releases;
 mod run;
+#[path = "../support/tty.rs"]
+#[expect(dead_code, reason = "made for hokku's own commands too")]
+mod tty;

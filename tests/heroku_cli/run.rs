@@ -2,6 +2,7 @@
 
 use crate::heroku::{Heroku, Said};
 use crate::hokku::{Hokku, text, wait_for};
+use crate::tty::Terminal;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
@@ -30,6 +31,30 @@ fn run_attaches_and_passes_output_input_and_exit_status() {
     assert!(heroku.fails(&["run", "-a", "nobody", "--", "true"]).contains("Couldn't find that app."));
     heroku.done(&["create", "empty-one"]);
     assert!(heroku.fails(&["run", "-a", "empty-one", "--", "true"]).contains("code"));
+}
+
+#[test]
+fn a_terminal_is_passed_through_with_its_size_and_keys() {
+    let hokku = Hokku::start();
+    let Some(heroku) = Heroku::of(&hokku) else { return };
+    let _repository = hokku.serving("shop");
+    let mut terminal = Terminal::open(97, 31);
+    let mut child = terminal.attach(heroku.on_terminal(&["run", "-x", "-a", "shop", "--", "sh"]));
+    // Whatever prompt there is, what is typed is answered.
+    terminal.wait_for("up, run.");
+    terminal.type_keys("stty size; echo is-$((40 + 2))\r");
+    terminal.wait_for("is-42");
+    assert!(terminal.seen().contains("31 97"), "{}", terminal.seen());
+    terminal.type_keys("sh -c 'echo begun-$((1 + 1)); exec sleep 600'; echo after-$((1 + 2))\r");
+    terminal.wait_for("begun-2");
+    terminal.type_keys("\u{3}");
+    // With it, the terminal forgets what was typed and not read yet.
+    terminal.wait_for("^C");
+    terminal.type_keys("echo still-$((2 + 2))\r");
+    terminal.wait_for("still-4");
+    assert!(!terminal.seen().contains("after-3"), "Ctrl-C ends the program, not the shell");
+    terminal.type_keys("exit 9\r");
+    assert_eq!(child.wait().unwrap().code(), Some(9), "{}", terminal.seen());
 }
 
 #[test]

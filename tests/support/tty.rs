@@ -38,6 +38,11 @@ impl Terminal {
     /// Starts hokku with this as its controlling terminal; `command` must run `setsid`.
     pub(crate) fn spawn(&self, mut command: Command, args: &str) -> Child {
         command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_hokku")]).args(args.split(' '));
+        self.attach(command)
+    }
+
+    /// Starts `command` with this as its three streams.
+    pub(crate) fn attach(&self, mut command: Command) -> Child {
         let end = || self.slave.try_clone().unwrap();
         command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap()
     }

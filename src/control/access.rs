@@ -1,0 +1,208 @@
+//! Who may do what with which app: finds the role, asks [`verdict`].
+#![forbid(unsafe_code)]
+
+use super::tokens::{self, Peer};
+use super::{Control, ControlError, Resource, addons};
+use crate::domain::access::{Caller, Need, Permission, Permissions, Role, Verdict, verdict};
+use crate::domain::actor::AccountId;
+use crate::domain::app::{App, AppId};
+use crate::domain::scope::Scope;
+use crate::store::{self, Tx};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// What a request's path names, by name or id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Box,
+    App(String),
+    Addon(String),
+    Attachment(String),
+    Pipeline(String),
+    Coupling(String),
+    Promotion(String),
+}
+
+/// Who asks, with the app that the path names.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub caller: Caller,
+    pub app: Option<App>,
+}
+
+/// Lets a request in, or says why not: its token, what that is good for, and what its account may do.
+///
+/// # Errors
+/// [`ControlError::Denied`] without a valid token, [`ControlError::Forbidden`] when it is not good for that,
+/// [`ControlError::NotFound`] for what the account has no access to, [`ControlError::Lacks`] when it has, but not that.
+pub async fn enter(
+    control: &Control,
+    (peer, authorization): (Peer, Option<&str>),
+    scope: Scope,
+    need: Need,
+    subject: Subject,
+) -> Result<Entry, ControlError> {
+    let shown = tokens::shown_by(peer, authorization);
+    control
+        .store
+        .read(move |tx| {
+            let (caller, scopes) = tokens::caller(tx, shown)?;
+            if !scopes.permit(scope) {
+                return Err(ControlError::Forbidden { has: scopes });
+            }
+            let app = permit(tx, &caller, need, &subject)?;
+            Ok(Entry { caller, app })
+        })
+        .await
+}
+
+fn permit(tx: &Tx<'_>, caller: &Caller, need: Need, subject: &Subject) -> Result<Option<App>, ControlError> {
+    let (role, resource, app) = match subject {
+        Subject::Box => (if caller.admin { Role::Admin } else { Role::Stranger }, Resource::App, None),
+        Subject::App(which) => {
+            let app = store::apps::find(tx, which)?.ok_or(ControlError::NotFound(Resource::App))?;
+            (role(tx, caller, &app)?, Resource::App, Some(app))
+        }
+        Subject::Addon(which) => (role_of_addon(tx, caller, which)?, Resource::AddOn, None),
+        Subject::Attachment(which) => {
+            let app = addons::app_of_attachment(tx, which)?;
+            (role_on(tx, caller, app)?, Resource::AddOnAttachment, None)
+        }
+        Subject::Pipeline(which) => (role_of_pipeline(tx, caller, which)?, Resource::Pipeline, None),
+        Subject::Coupling(which) => {
+            let coupling = match which.parse() {
+                Ok(id) => store::pipelines::coupling(tx, id)?,
+                Err(_) => None,
+            };
+            let app = coupling.ok_or(ControlError::NotFound(Resource::PipelineCoupling))?.app;
+            (role_on(tx, caller, app)?, Resource::PipelineCoupling, None)
+        }
+        Subject::Promotion(which) => {
+            let found = match which.parse() {
+                Ok(id) => store::pipelines::promotion(tx, id)?,
+                Err(_) => None,
+            };
+            let (promotion, _) = found.ok_or(ControlError::NotFound(Resource::PipelinePromotion))?;
+            (role_on(tx, caller, promotion.app)?, Resource::PipelinePromotion, None)
+        }
+    };
+    judge(&role, need, resource)?;
+    Ok(app)
+}
+
+fn judge(role: &Role, need: Need, resource: Resource) -> Result<(), ControlError> {
+    match verdict(role, need) {
+        Verdict::May => Ok(()),
+        Verdict::MayNot => Err(ControlError::Lacks { need }),
+        Verdict::Hidden => Err(ControlError::NotFound(resource)),
+    }
+}
+
+fn role(tx: &Tx<'_>, caller: &Caller, app: &App) -> Result<Role, ControlError> {
+    Ok(if caller.admin { Role::Admin } else { store::collaborators::role(tx, app, caller.actor.id)? })
+}
+
+fn role_on(tx: &Tx<'_>, caller: &Caller, app: AppId) -> Result<Role, ControlError> {
+    match store::apps::get(tx, app)? {
+        Some(app) => role(tx, caller, &app),
+        None => Ok(if caller.admin { Role::Admin } else { Role::Stranger }),
+    }
+}
+
+/// That on the app it was made for; who has access to another that it is attached to sees it.
+fn role_of_addon(tx: &Tx<'_>, caller: &Caller, which: &str) -> Result<Role, ControlError> {
+    let addon = addons::found(tx, None, which)?;
+    let role = role_on(tx, caller, addon.app)?;
+    if role != Role::Stranger {
+        return Ok(role);
+    }
+    let mine = store::collaborators::apps_of(tx, caller.actor.id)?;
+    let attachments = store::addons::attachments_of(tx, addon.id)?;
+    Ok(seen_through(attachments.iter().any(|attachment| mine.contains(&attachment.app))))
+}
+
+/// Its owner's, and who has access to one of its apps sees it.
+fn role_of_pipeline(tx: &Tx<'_>, caller: &Caller, which: &str) -> Result<Role, ControlError> {
+    let pipeline = super::pipelines::found(tx, which)?;
+    if caller.admin {
+        return Ok(Role::Admin);
+    }
+    if pipeline.owner == caller.actor.id.0 {
+        return Ok(Role::Owner);
+    }
+    let mine = store::collaborators::apps_of(tx, caller.actor.id)?;
+    let couplings = store::pipelines::couplings_of(tx, pipeline.id)?;
+    Ok(seen_through(couplings.iter().any(|coupling| mine.contains(&coupling.app))))
+}
+
+fn seen_through(any: bool) -> Role {
+    if any { Role::Collaborator(Permissions::only_view()) } else { Role::Stranger }
+}
+
+/// The app of that name or id, for a request that does not have it in its path.
+///
+/// # Errors
+/// When there is none, or the caller may not do that with it.
+pub async fn app(control: &Control, caller: &Caller, which: &str, permission: Permission) -> Result<App, ControlError> {
+    let (caller, which) = (caller.clone(), which.to_owned());
+    let found = control.store.read(move |tx| permit(tx, &caller, Need::On(permission), &Subject::App(which))).await?;
+    found.ok_or(ControlError::NotFound(Resource::App))
+}
+
+/// The same for what else a body can name.
+///
+/// # Errors
+/// When there is none, or the caller may not do that with it.
+pub async fn check(
+    control: &Control,
+    caller: &Caller,
+    subject: Subject,
+    permission: Permission,
+) -> Result<(), ControlError> {
+    let caller = caller.clone();
+    control.store.read(move |tx| permit(tx, &caller, Need::On(permission), &subject).map(|_| ())).await
+}
+
+/// What an account sees in lists.
+#[derive(Clone, Debug)]
+pub enum Visible {
+    All,
+    Of { account: AccountId, apps: BTreeSet<AppId> },
+}
+
+impl Visible {
+    pub fn has(&self, app: AppId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of { apps, .. } => apps.contains(&app),
+        }
+    }
+
+    /// Whether it is this account's own.
+    pub fn owns(&self, owner: Uuid) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of { account, .. } => account.0 == owner,
+        }
+    }
+}
+
+/// Everything, for an administrator.
+///
+/// # Errors
+/// When the store can't be read.
+pub async fn visible(control: &Control, caller: &Caller) -> Result<Visible, ControlError> {
+    if caller.admin {
+        return Ok(Visible::All);
+    }
+    own(control, caller.actor.id).await
+}
+
+/// The apps that an account owns or collaborates on, an administrator's too.
+///
+/// # Errors
+/// When the store can't be read.
+pub async fn own(control: &Control, account: AccountId) -> Result<Visible, ControlError> {
+    let apps = control.store.read(move |tx| Ok::<_, ControlError>(store::collaborators::apps_of(tx, account)?)).await?;
+    Ok(Visible::Of { account, apps })
+}

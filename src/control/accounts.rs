@@ -1,0 +1,289 @@
+//! The people who may use this instance, and their passwords.
+#![forbid(unsafe_code)]
+
+use super::tokens::{self, Peer};
+use super::{Control, ControlError, Resource};
+use crate::domain::access::Caller;
+use crate::domain::actor::Actor;
+use crate::domain::app::AppName;
+use crate::domain::scope::Scope;
+use crate::store::accounts::Account;
+use crate::store::{self, StoreError};
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use jiff::Timestamp;
+use std::sync::LazyLock;
+use tokio::sync::Semaphore;
+
+/// The shortest password (NIST SP 800-63B asks for at least eight characters).
+const SHORTEST: usize = 8;
+/// The longest, in bytes: hashing takes its time for each.
+const LONGEST: usize = 256;
+
+/// Hashing takes a core and 19 MiB for a while, whoever asks.
+static HASHING: Semaphore = Semaphore::const_new(1);
+
+/// By address.
+///
+/// # Errors
+/// When the store can't be read.
+pub async fn list(control: &Control) -> Result<Vec<Account>, ControlError> {
+    control.store.read(|tx| Ok(store::accounts::list(tx)?)).await
+}
+
+/// By address or UUID.
+///
+/// # Errors
+/// When there is none.
+pub async fn find(control: &Control, which: &str) -> Result<Account, ControlError> {
+    let which = which.to_owned();
+    let found = control.store.read(move |tx| Ok::<_, ControlError>(store::accounts::find(tx, &which)?)).await?;
+    found.ok_or(ControlError::NotFound(Resource::User))
+}
+
+/// Makes an account; returns the password too when none was given and one was made up. Its text is known this once.
+///
+/// # Errors
+/// When the address is none or taken, or the password too short or too long.
+pub async fn create(
+    control: &Control,
+    email: &str,
+    password: Option<String>,
+    admin: bool,
+) -> Result<(Account, Option<String>), ControlError> {
+    check_email(email)?;
+    let (password, made) = given_or_made(password)?;
+    let hash = hash(password).await?;
+    let email = email.to_owned();
+    let account = control
+        .store
+        .write(move |tx| {
+            if store::accounts::find(tx, &email)?.is_some() {
+                return Err(ControlError::Invalid(format!("{email} has an account already.")));
+            }
+            let now = Timestamp::now();
+            store::accounts::insert(tx, &email, admin, now)?;
+            let made = store::accounts::find(tx, &email)?.ok_or(ControlError::NotFound(Resource::User))?;
+            store::accounts::set_password(tx, made.id, &hash, now)?;
+            Ok(Account { has_password: true, ..made })
+        })
+        .await?;
+    Ok((account, made))
+}
+
+/// Something of the form that mail addresses have; nothing is ever sent there.
+fn check_email(text: &str) -> Result<(), ControlError> {
+    let parts = text.split_once('@').filter(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'));
+    let plain = text.chars().all(|c| c.is_ascii_graphic() && !"\"<>()[],;:\\".contains(c));
+    if parts.is_some() && plain && text.len() <= 254 {
+        return Ok(());
+    }
+    let text: String = text.chars().take(60).collect();
+    Err(ControlError::Invalid(format!("{text:?} is no mail address.")))
+}
+
+fn given_or_made(password: Option<String>) -> Result<(String, Option<String>), ControlError> {
+    if let Some(password) = password {
+        if password.chars().count() < SHORTEST || password.len() > LONGEST {
+            return Err(ControlError::Invalid(format!("A password has {SHORTEST} to {LONGEST} characters.")));
+        }
+        if password.starts_with(tokens::PREFIX) {
+            return Err(ControlError::Invalid(format!(
+                "A password does not begin like a token, with {}.",
+                tokens::PREFIX
+            )));
+        }
+        return Ok((password, None));
+    }
+    let mut random = [0; 12];
+    getrandom::fill(&mut random).map_err(StoreError::Random)?;
+    let made = hex::encode(random);
+    Ok((made.clone(), Some(made)))
+}
+
+async fn hash(password: String) -> Result<String, ControlError> {
+    let hashed = slowly(move || {
+        let hash: Result<PasswordHash, _> = Argon2::default().hash_password(password.as_bytes());
+        hash.map(|hash| hash.to_string())
+    });
+    hashed.await?.map_err(|error| ControlError::Io(std::io::Error::other(format!("can't hash a password: {error}"))))
+}
+
+async fn slowly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ControlError> {
+    let _turn = HASHING.acquire().await;
+    Ok(tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?)
+}
+
+/// The account of that address and password; what is wrong is not said, nor does the time tell it.
+///
+/// # Errors
+/// [`ControlError::Denied`].
+async fn by_password(control: &Control, email: String, password: String) -> Result<Caller, ControlError> {
+    static NOBODY: LazyLock<String> = LazyLock::new(|| {
+        let hash: Result<PasswordHash, _> = Argon2::default().hash_password(b"nobody's");
+        hash.map(|hash| hash.to_string()).unwrap_or_default()
+    });
+    if password.len() > LONGEST {
+        return Err(ControlError::Denied);
+    }
+    let (account, kept) = control
+        .store
+        .read(move |tx| {
+            let account = store::accounts::find(tx, &email)?;
+            let kept = account.as_ref().map(|account| store::accounts::password(tx, account.id)).transpose()?.flatten();
+            Ok::<_, ControlError>((account, kept))
+        })
+        .await?;
+    let has_one = kept.is_some();
+    let right = slowly(move || {
+        let kept = kept.unwrap_or_else(|| NOBODY.clone());
+        let parsed = PasswordHash::new(&kept);
+        parsed.is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+    });
+    let right = right.await?;
+    match account {
+        Some(account) if right && has_one => Ok(Caller { actor: account.actor(), admin: account.admin }),
+        _ => Err(ControlError::Denied),
+    }
+}
+
+/// Who asks for a token: by what every request shows, or by address and password, which is good for nothing else.
+///
+/// # Errors
+/// [`ControlError::Denied`] when neither is right; [`ControlError::Forbidden`] when the token is for less than all.
+pub async fn log_in(control: &Control, peer: Peer, authorization: Option<&str>) -> Result<Caller, ControlError> {
+    if let Some((email, password)) = authorization.and_then(tokens::basic)
+        && !password.starts_with(tokens::PREFIX)
+    {
+        return by_password(control, email, password).await;
+    }
+    let shown = tokens::shown_by(peer, authorization);
+    let (caller, scopes) = control.store.read(move |tx| tokens::caller(tx, shown)).await?;
+    if scopes.permit(Scope::Global) { Ok(caller) } else { Err(ControlError::Forbidden { has: scopes }) }
+}
+
+/// # Errors
+/// [`ControlError::Invalid`] when it is not the account's.
+pub async fn check_password(control: &Control, actor: &Actor, password: String) -> Result<(), ControlError> {
+    let wrong = |error| match error {
+        ControlError::Denied => ControlError::Invalid("That is not the password so far.".to_owned()),
+        error => error,
+    };
+    by_password(control, actor.email.clone(), password).await.map(|_| ()).map_err(wrong)
+}
+
+/// A password for the first administrator, made up once, when there is nobody yet who has one.
+///
+/// # Errors
+/// When the store refuses or there are no random numbers.
+pub async fn first_password(control: &Control) -> Result<Option<(Account, String)>, ControlError> {
+    let accounts = list(control).await?;
+    if accounts.iter().any(|account| account.has_password) {
+        return Ok(None);
+    }
+    let Some(admin) = accounts.iter().find(|account| account.admin) else { return Ok(None) };
+    let patch = Patch { password: Some(NewPassword::Made), ..Patch::default() };
+    let (account, made) = update(control, &admin.id.to_string(), patch).await?;
+    Ok(made.map(|password| (account, password)))
+}
+
+/// What is to be different; what is not given stays.
+#[derive(Clone, Debug, Default)]
+pub struct Patch {
+    pub admin: Option<bool>,
+    /// An empty one takes it away.
+    pub name: Option<String>,
+    pub password: Option<NewPassword>,
+}
+
+#[derive(Clone, Debug)]
+pub enum NewPassword {
+    Given(String),
+    /// Made up here and returned.
+    Made,
+}
+
+/// # Errors
+/// When there is no such account, the password is too short or long, or no administrator would be left.
+pub async fn update(control: &Control, which: &str, patch: Patch) -> Result<(Account, Option<String>), ControlError> {
+    let account = find(control, which).await?;
+    let (mut made, mut hashed) = (None, None);
+    if let Some(wanted) = patch.password {
+        let (password, shown) = given_or_made(match wanted {
+            NewPassword::Given(text) => Some(text),
+            NewPassword::Made => None,
+        })?;
+        (made, hashed) = (shown, Some(hash(password).await?));
+    }
+    if patch.name.as_ref().is_some_and(|name| name.chars().count() > 100 || name.chars().any(char::is_control)) {
+        return Err(ControlError::Invalid("A name has at most 100 characters.".to_owned()));
+    }
+    let id = account.id;
+    let account = control
+        .store
+        .write(move |tx| {
+            let now = Timestamp::now();
+            if let Some(admin) = patch.admin {
+                store::accounts::set_admin(tx, id, admin, now)?;
+            }
+            if let Some(name) = &patch.name {
+                store::accounts::set_name(tx, id, Some(name.as_str()).filter(|name| !name.is_empty()), now)?;
+            }
+            if let Some(hash) = &hashed {
+                store::accounts::set_password(tx, id, hash, now)?;
+            }
+            an_administrator_is_left(tx)?;
+            store::accounts::get(tx, id)?.ok_or(ControlError::NotFound(Resource::User))
+        })
+        .await?;
+    Ok((account, made))
+}
+
+fn an_administrator_is_left(tx: &store::Tx<'_>) -> Result<(), ControlError> {
+    if store::accounts::list(tx)?.iter().any(|account| account.admin) {
+        return Ok(());
+    }
+    Err(ControlError::Invalid("The last administrator stays one: make another first.".to_owned()))
+}
+
+/// Its tokens end now, and its access to apps. What it made stays.
+///
+/// # Errors
+/// When there is no such account, it owns apps, or no administrator would be left.
+pub async fn remove(control: &Control, which: &str) -> Result<Account, ControlError> {
+    let account = find(control, which).await?;
+    let id = account.id;
+    control
+        .store
+        .write(move |tx| {
+            let owned = store::apps::owned_by(tx, id)?;
+            if !owned.is_empty() {
+                let names: Vec<&str> = owned.iter().map(AppName::as_str).collect();
+                return Err(ControlError::Invalid(format!(
+                    "{} owns {}: transfer or destroy what it owns first.",
+                    account.email,
+                    names.join(", ")
+                )));
+            }
+            store::accounts::remove(tx, id, Timestamp::now())?;
+            an_administrator_is_left(tx)?;
+            Ok(account)
+        })
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_for_their_form_only() {
+        for good in ["a@b", "ann.o'neil+hokku@example.com", "admin@localhost"] {
+            assert!(check_email(good).is_ok(), "{good}");
+        }
+        for bad in ["", "@", "a@", "@b", "a@b@c", "a b@c", "a@b\n", "é@b", "a,b@c", "<a@b>", &"a@".repeat(200)] {
+            assert!(check_email(bad).is_err(), "{bad}");
+        }
+    }
+}

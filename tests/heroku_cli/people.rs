@@ -1,0 +1,120 @@
+//! Accounts, access, transfers, locks and keys.
+
+use crate::heroku::{Heroku, Said};
+use crate::hokku::Hokku;
+use crate::tty::Terminal;
+use std::fs;
+
+/// A token of a new account.
+fn token_of(hokku: &Hokku, email: &str) -> String {
+    let made = hokku.json(&["users:create", email, "--json"]);
+    let password = made["password"].as_str().unwrap();
+    let script = format!("echo {password} | {} auth:login --email {email}", env!("CARGO_BIN_EXE_hokku"));
+    let mut command = std::process::Command::new("sh");
+    let said = command.args(["-c", &script]).env("HOKKU_HOST", format!("http://{}", hokku.api)).output().unwrap();
+    let printed = String::from_utf8(said.stdout).unwrap();
+    let token = printed.lines().find_map(|line| line.strip_prefix("export HOKKU_API_KEY="));
+    token.unwrap_or_else(|| panic!("no token in {printed:?}")).to_owned()
+}
+
+#[test]
+fn access_is_given_taken_and_refused() {
+    let hokku = Hokku::start();
+    let Some(heroku) = Heroku::of(&hokku) else { return };
+    let (ann, bob) = (token_of(&hokku, "ann@example.com"), token_of(&hokku, "bob@example.com"));
+    let with =
+        |token: &str, args: &[&str]| Said::of(&heroku.command(args).env("HEROKU_API_KEY", token).output().unwrap());
+    let fine = |token: &str, args: &[&str]| {
+        let said = with(token, args);
+        assert_eq!(said.status, 0, "heroku {args:?}: {said:?}");
+        said
+    };
+    assert_eq!(fine(&ann, &["auth:whoami"]).out, "ann@example.com\n");
+    fine(&ann, &["create", "shop", "--no-remote"]);
+    fine(&ann, &["config:set", "A=1", "-a", "shop"]);
+    let hidden = with(&bob, &["info", "-a", "shop"]);
+    assert!(hidden.status != 0 && hidden.err.contains("Couldn't find that app."), "{hidden:?}");
+    assert!(!fine(&bob, &["apps", "--all"]).out.contains("shop"));
+
+    fine(&ann, &["access:add", "bob@example.com", "-a", "shop"]);
+    let rows = fine(&ann, &["access", "-a", "shop"]).out;
+    assert!(rows.contains("bob@example.com") && rows.contains("collaborator"), "{rows}");
+    fine(&bob, &["apps"]).with("shop");
+    fine(&bob, &["config:set", "B=2", "-a", "shop"]);
+    let config = hokku.json(&["config", "--json", "-a", "shop"]);
+    assert_eq!(config["B"], "2");
+    let refused = with(&bob, &["apps:destroy", "-a", "shop", "--confirm", "shop"]);
+    assert!(refused.status != 0 && refused.err.contains("permission to manage"), "{refused:?}");
+    hokku.ok(&["access:update", "bob@example.com", "-p", "view", "-a", "shop"]);
+    let refused = with(&bob, &["config", "-a", "shop"]);
+    assert!(refused.status != 0 && refused.err.contains("permission to deploy"), "{refused:?}");
+    let url = |token: &str| format!("http://x:{token}@{}/shop.git", hokku.api);
+    let listed = |token: &str| {
+        let mut command = std::process::Command::new("git");
+        command.args(["ls-remote", &url(token)]).env("GIT_TERMINAL_PROMPT", "0").output().unwrap()
+    };
+    assert!(listed(&ann).status.success());
+    let refused = listed(&bob);
+    assert!(!refused.status.success(), "who may not deploy does not see the code: {refused:?}");
+
+    fine(&ann, &["apps:lock", "-a", "shop"]);
+    let locked = heroku.fails(&["apps:join", "-a", "shop"]);
+    assert!(locked.contains("locked"), "{locked}");
+    fine(&ann, &["apps:unlock", "-a", "shop"]);
+    heroku.done(&["apps:join", "-a", "shop"]);
+    heroku.done(&["apps:leave", "-a", "shop"]);
+    fine(&bob, &["apps:leave", "-a", "shop"]);
+    assert_ne!(with(&bob, &["info", "-a", "shop"]).status, 0);
+
+    fine(&ann, &["apps:transfer", "bob@example.com", "-a", "shop"]);
+    assert_ne!(with(&bob, &["info", "-a", "shop"]).status, 0, "not before he has accepted it");
+    let accept = hokku.command(&["apps:transfers:accept", "shop"]).output().unwrap();
+    assert!(accept.status.success(), "an administrator may answer for him: {accept:?}");
+    fine(&bob, &["info", "-a", "shop"]).with("bob@example.com");
+
+    let told = hokku.json(&["audit", "--json", "-a", "shop"]);
+    let told: Vec<(&str, &str)> = told
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["actor"]["email"].as_str().unwrap(), row["action"].as_str().unwrap()))
+        .collect();
+    for event in [("ann@example.com", "app:create"), ("bob@example.com", "config-vars:update")] {
+        assert!(told.contains(&event), "{event:?} is not in {told:?}");
+    }
+    hokku.ok(&["users:remove", "ann@example.com"]);
+    assert_ne!(with(&ann, &["auth:whoami"]).status, 0);
+}
+
+#[test]
+fn a_password_logs_in_on_a_terminal_and_keys_are_kept() {
+    let hokku = Hokku::start();
+    let Some(heroku) = Heroku::of(&hokku) else { return };
+    let made = hokku.json(&["users:create", "ann@example.com", "--json"]);
+    let mut terminal = Terminal::open(100, 30);
+    let mut command = heroku.on_terminal(&["login", "-i"]);
+    command.env_remove("HEROKU_API_KEY");
+    let mut child = terminal.attach(command);
+    terminal.wait_for("Email");
+    terminal.type_keys("ann@example.com\r");
+    terminal.wait_for("Password");
+    terminal.type_keys(&format!("{}\r", made["password"].as_str().unwrap()));
+    terminal.wait_for("Logged in as");
+    assert!(child.wait().unwrap().success(), "{}", terminal.seen());
+    let plainly = |args: &[&str]| Said::of(&heroku.command(args).env_remove("HEROKU_API_KEY").output().unwrap());
+    assert_eq!(plainly(&["auth:whoami"]).out, "ann@example.com\n");
+    plainly(&["create", "anns", "--no-remote"]).with("anns");
+    assert_eq!(hokku.json(&["apps:info", "--json", "-a", "anns"])["app"]["owner"]["email"], "ann@example.com");
+
+    let key = heroku.home().join("id.pub");
+    let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAgRfZvgvaUWFbVIgTHzZXpAJT6DbVnmGcySz85p4iCG ann@laptop\n";
+    fs::write(&key, line).unwrap();
+    let added = plainly(&["keys:add", key.to_str().unwrap()]);
+    assert_eq!(added.status, 0, "{added:?}");
+    plainly(&["keys"]).with("ann@laptop");
+    assert_ne!(plainly(&["keys:add", key.to_str().unwrap()]).status, 0, "it is known");
+    assert_eq!(plainly(&["keys:remove", "ann@laptop"]).status, 0);
+    plainly(&["keys"]).with("no SSH keys");
+    assert_eq!(plainly(&["auth:logout"]).status, 0);
+    assert_ne!(plainly(&["auth:whoami"]).status, 0);
+}
