@@ -81,7 +81,7 @@ const RESERVE: u64 = 64 << 20;
 
 /// What directories with a quota are called, before something unique.
 const PROJECT: &str = "project-";
-/// A template until it is whole; the number of the process that makes it follows.
+/// A template until it is whole, or a directory until it is locked; the number of the process that makes it follows.
 const HALF_MADE: &str = "new-";
 
 /// One inode for so many bytes, as ext4 has it by default.
@@ -159,12 +159,9 @@ impl Scratch {
             if !quota::is_enforced(File::open(&self.dir)?)? {
                 return Err(io::Error::other("the file system does not enforce project quota"));
             }
-            let path = self.dir.join(format!("{PROJECT}{}", uuid::Uuid::now_v7().simple()));
             // Unique for as long as this process lives, which is until its directory is gone.
             let id = NonZeroU32::new(FIRST_PROJECT + std::process::id()).ok_or(io::ErrorKind::InvalidInput)?;
-            fs::create_dir(&path)?;
-            let dir = File::open(&path)?;
-            dir.lock()?;
+            let (path, dir) = locked_dir(&self.dir)?;
             let kept = Kept::new(Rest::Project { dir: dir.try_clone()?, path: path.clone(), id });
             quota::assign(&dir, id)?;
             quota::limit(&dir, id, Amount { bytes, inodes: bytes.div_ceil(BYTES_PER_INODE) })?;
@@ -315,6 +312,19 @@ impl Drop for Rest {
     }
 }
 
+/// A new directory for a layer. It is locked before it has the name by which [`sweep`] knows it, so that no other process
+/// ever takes it for one that nobody has.
+fn locked_dir(parent: &Path) -> io::Result<(PathBuf, File)> {
+    let unique = uuid::Uuid::now_v7().simple();
+    let half_made = parent.join(format!("{HALF_MADE}{}-{unique}", std::process::id()));
+    fs::create_dir(&half_made)?;
+    let dir = File::open(&half_made)?;
+    dir.lock()?;
+    let path = parent.join(format!("{PROJECT}{unique}"));
+    fs::rename(&half_made, &path)?;
+    Ok((path, dir))
+}
+
 /// Removes what the shims that were killed have left.
 pub(super) fn sweep(instance: &Instance) {
     sweep_below(&dir(instance));
@@ -324,13 +334,17 @@ fn sweep_below(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let (name, path) = (entry.file_name(), entry.path());
         let name = name.to_string_lossy();
-        if name.starts_with(PROJECT) && File::open(&path).is_ok_and(|dir| dir.try_lock().is_ok()) {
+        if name.starts_with(PROJECT)
+            && let Ok(left) = File::open(&path)
+            && left.try_lock().is_ok()
+        {
             let _ = tree::remove(&path);
         }
-        if let Some(maker) = name.strip_prefix(HALF_MADE).and_then(|pid| pid.parse().ok())
+        let maker = name.strip_prefix(HALF_MADE).map(|rest| rest.split_once('-').map_or(rest, |(pid, _)| pid));
+        if let Some(maker) = maker.and_then(|pid| pid.parse().ok())
             && !is_alive(maker)
         {
-            let _ = fs::remove_file(&path);
+            let _ = if path.is_dir() { tree::remove(&path) } else { fs::remove_file(&path) };
         }
     }
 }
@@ -348,7 +362,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let own = format!("{HALF_MADE}{}", std::process::id());
-        for name in ["project-left", "project-held"] {
+        for name in ["project-left", "project-held", "new-4194304-left"] {
             fs::create_dir_all(at(name).join("upper/some")).unwrap();
         }
         // No process has the last number.
@@ -361,8 +375,26 @@ mod tests {
         let left = |names: [&str; 5]| names.map(|name| at(name).exists());
         let names = ["project-left", "project-held", own.as_str(), "new-4194304", "ext4-1048576"];
         assert_eq!(left(names), [false, true, true, false, true]);
+        assert!(!at("new-4194304-left").exists());
         drop(held);
         sweep_below(dir.path());
         assert!(!at("project-held").exists());
+    }
+
+    #[test]
+    fn a_directory_is_never_swept_up_while_it_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    sweep_below(dir.path());
+                }
+            });
+            // The only one there is, so that whoever sweeps is at it at once.
+            let made = (0..10_000).try_for_each(|_| locked_dir(dir.path()).and_then(|(path, _)| fs::remove_dir(path)));
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            made.unwrap();
+        });
     }
 }
