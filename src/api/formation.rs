@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::paging;
-use super::request::{At, Input, Note, time};
+use super::request::{At, Input, Note, Segments, time};
+use super::{paging, platform};
 use crate::control::formation::{self, FormationView};
 use crate::control::{Control, ControlError, Resource};
 use crate::domain::actor::Actor;
@@ -24,6 +24,9 @@ pub(super) fn routes() -> Router<Control> {
     Router::new()
         .route("/apps/{app}/formation", get(list).patch(update_all))
         .route("/apps/{app}/formation/{type}", get(info).patch(update_one))
+        .route("/dyno-sizes", get(sizes))
+        .route("/dyno-sizes/{size}", get(size_info))
+        .route("/apps/{app}/available-dyno-sizes", get(sizes))
 }
 
 #[derive(Debug, Deserialize)]
@@ -136,6 +139,36 @@ fn serialize(app: &App, view: &FormationView) -> Value {
         "type": row.kind,
         "updated_at": time(row.updated_at),
     })
+}
+
+/// Memory is in GB as Heroku has it, that is 1024³ bytes.
+fn size_row(control: &Control, size: DynoSize) -> Value {
+    let limits = control.supervisor.sizes().of(size);
+    let mebibytes = u32::try_from(limits.memory_quota >> 20).unwrap_or(u32::MAX);
+    json!({
+        "architecture": std::env::consts::ARCH,
+        "compute": limits.cpu_shares / 100,
+        "cost": null,
+        "dedicated": false,
+        "generation": platform::generation_reference(),
+        "id": size_id(size),
+        "memory": f64::from(mebibytes) / 1024.0,
+        "name": size,
+        "precise_dyno_units": 0.0,
+        "private_space_only": false,
+    })
+}
+
+async fn sizes(State(control): State<Control>, headers: HeaderMap) -> ApiResult<Response> {
+    let rows = DynoSize::ALL.iter().map(|size| size_row(&control, *size)).collect();
+    paging::page(&headers, rows, &["name", "id"])
+}
+
+async fn size_info(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
+    let which = path.get("size");
+    let is_it = |size: &DynoSize| size.name().eq_ignore_ascii_case(which) || size_id(*size).to_string() == which;
+    let found = DynoSize::ALL.into_iter().find(is_it);
+    found.map(|size| Json(size_row(&control, size))).ok_or_else(|| ApiError::not_found(Resource::DynoSize))
 }
 
 fn size_id(size: DynoSize) -> Uuid {

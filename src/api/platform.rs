@@ -6,6 +6,7 @@ use super::error::{ApiError, ApiResult};
 use super::paging;
 use super::request::{At, Segments};
 use crate::control::{Control, Resource};
+use crate::domain::access::Permission;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::get;
@@ -17,6 +18,10 @@ pub(super) fn routes() -> Router<Control> {
     let mut router = Router::new()
         .route("/regions", get(regions))
         .route("/regions/{region}", get(region))
+        .route("/generations", get(generations))
+        .route("/generations/{generation}", get(generation))
+        .route("/teams/permissions", get(permissions))
+        .route("/account/rate-limits", get(rate_limits))
         .route("/account/features/{feature}", get(no_feature))
         .route("/apps/{app}/features/{feature}", get(no_app_feature));
     for path in ["/account/features", "/teams", "/spaces", "/oauth/clients", "/oauth/sessions"] {
@@ -64,6 +69,32 @@ async fn region(path: Segments) -> ApiResult<Json<Value>> {
 
 fn named(row: Value, which: &str, resource: Resource) -> ApiResult<Json<Value>> {
     if row["name"] == which || row["id"] == which { Ok(Json(row)) } else { Err(ApiError::not_found(resource)) }
+}
+
+fn generation_row() -> Value {
+    let mut row = generation_reference();
+    row["created_at"] = EPOCH.into();
+    row["updated_at"] = EPOCH.into();
+    row
+}
+
+async fn generations(headers: HeaderMap) -> ApiResult<Response> {
+    paging::page(&headers, vec![generation_row()], &["name", "id"])
+}
+
+async fn generation(path: Segments) -> ApiResult<Json<Value>> {
+    named(generation_row(), path.get("generation"), Resource::Generation)
+}
+
+/// What a collaborator can be given.
+async fn permissions(headers: HeaderMap) -> ApiResult<Response> {
+    let row = |permission: Permission| json!({ "description": permission.description(), "name": permission.word() });
+    paging::page(&headers, Permission::ALL.map(row).into(), &["name"])
+}
+
+/// Requests are not counted: whoever has a token is known, and slow or greedy connections are bounded otherwise.
+async fn rate_limits() -> Json<Value> {
+    Json(json!({ "remaining": 4500 }))
 }
 
 async fn empty(headers: HeaderMap) -> ApiResult<Response> {

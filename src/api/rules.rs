@@ -67,6 +67,7 @@ pub const RULES: &[Rule] = &[
     // ---- oneself ----
     get   ("/account",                                                  Identity,       ACCOUNT),
     patch ("/account",                                                  Global,         ACCOUNT, "account:update"),
+    get   ("/account/rate-limits",                                      Identity,       ACCOUNT),
     get   ("/account/features",                                         Global,         ACCOUNT),
     get   ("/account/features/{feature}",                               Global,         ACCOUNT),
     get   ("/account/keys",                                             Global,         ACCOUNT),
@@ -218,6 +219,12 @@ pub const RULES: &[Rule] = &[
     // ---- the box ----
     get   ("/regions",                                                  Read,           ACCOUNT),
     get   ("/regions/{region}",                                         Read,           ACCOUNT),
+    get   ("/generations",                                              Read,           ACCOUNT),
+    get   ("/generations/{generation}",                                 Read,           ACCOUNT),
+    get   ("/teams/permissions",                                        Read,           ACCOUNT),
+    get   ("/dyno-sizes",                                               Read,           ACCOUNT),
+    get   ("/dyno-sizes/{size}",                                        Read,           ACCOUNT),
+    get   ("/apps/{app}/available-dyno-sizes",                          Read,           VIEW),
     get   ("/teams",                                                    Read,           ACCOUNT),
     get   ("/spaces",                                                   Read,           ACCOUNT),
     get   ("/stacks",                                                   Read,           ACCOUNT),

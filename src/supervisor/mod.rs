@@ -180,6 +180,7 @@ pub struct Supervisor {
     commands: mpsc::UnboundedSender<Command>,
     builder: Builder,
     engine: Arc<dyn Engine>,
+    sizes: Arc<Sizes>,
 }
 
 impl std::fmt::Debug for Supervisor {
@@ -197,10 +198,11 @@ impl Supervisor {
         builds: builds::Settings,
     ) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
+        let sizes = Arc::new(parts.settings.sizes.clone());
         let builder = Builder::new(parts.clone(), builds, Reach { commands: commands.clone() });
         let engine = parts.engine.clone();
         tokio::spawn(reconcile::Reconciler::new(parts, commands.clone()).run(found, inbox, events));
-        Self { commands, builder, engine }
+        Self { commands, builder, engine, sizes }
     }
 
     /// Something about the app has changed: look again.
@@ -250,6 +252,11 @@ impl Supervisor {
 
     pub fn kill(&self, id: DynoId) {
         self.send(Command::Kill(id));
+    }
+
+    /// What dynos may use, by their size.
+    pub fn sizes(&self) -> &Sizes {
+        &self.sizes
     }
 
     pub fn builds(&self) -> &Builder {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::engine::Pretender;
+use crate::schema;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -202,6 +203,7 @@ impl Server {
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         assert!(status.is_success(), "{method} {path}: {status} {value}");
+        schema::check(method, path, &value);
         value
     }
 
@@ -211,7 +213,11 @@ impl Server {
         let response = self.send_tcp(request.body(Full::from(body.to_owned())).unwrap()).await;
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        if (200..300).contains(&status) {
+            schema::check(method, path, &value);
+        }
+        (status, value)
     }
 
     /// A token of a new account of that address.
@@ -271,8 +277,12 @@ impl Server {
             }
         }
         assert!(response.headers().contains_key("request-id"), "{method} {path}");
+        let fine = response.status().is_success();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        if fine {
+            schema::check(method, path, &value);
+        }
         let text = match &value {
             Value::Null => String::from_utf8_lossy(&bytes).into_owned(),
             value if value.to_string().len() <= 110 => value.to_string(),
