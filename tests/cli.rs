@@ -860,6 +860,17 @@ fn access() {
 }
 
 #[test]
+fn labs() {
+    let mut session = session();
+    let row = json!({ "name": "runtime-dyno-metadata", "enabled": true, "description": "Tells dynos" });
+    session.api.json("GET /apps/my-app/features", json!([row]));
+    session.api.json("PATCH /apps/my-app/features/runtime-dyno-metadata", row);
+    session.run("hokku labs -a my-app").run("hokku labs:enable runtime-dyno-metadata -a my-app");
+    session.run("hokku labs:disable runtime-dyno-metadata -a my-app");
+    insta::assert_snapshot!(session.transcript());
+}
+
+#[test]
 fn accounts_keys_and_the_audit_log() {
     let mut session = session();
     let account = json!({ "email": "ann@example.com", "admin": true, "has_password": true });

@@ -27,6 +27,7 @@ mod domains;
 mod dynos;
 mod egress;
 mod error;
+mod features;
 mod formation;
 mod keys;
 mod listener;
@@ -71,6 +72,7 @@ fn routes(control: Control) -> Router {
         .merge(domains::routes())
         .merge(dynos::routes())
         .merge(egress::routes())
+        .merge(features::routes())
         .merge(formation::routes())
         .merge(log_drains::routes())
         .merge(logs::routes())

@@ -155,6 +155,7 @@ fn plain(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -214,5 +215,29 @@ mod tests {
         assert_eq!(pages("version 8..3[; max=4, order=desc"), [vec![8, 7, 6, 5], vec![4]]);
         assert_eq!(pages("version ]12.."), [Vec::<u64>::new()]);
         assert_eq!(pages("version ..; max=12"), [(1..=12).collect::<Vec<_>>()]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_range_is_read_or_refused(text in "\\PC{0,80}|(id|version) [\\]]?[0-9a-z.]{0,6}[\\[]?\\.\\.[\\]0-9a-z\\[]{0,6};[ ,;=a-z0-9-]{0,40}") {
+            if let Ok(range) = parse(&text, &FIELDS) {
+                prop_assert!(FIELDS.contains(&range.field) && (1..=LARGEST_MAX).contains(&range.max));
+            }
+        }
+
+        #[test]
+        fn pages_of_any_span_are_the_whole_span(
+            first in proptest::option::of((0u64..15, any::<bool>())),
+            last in proptest::option::of((0u64..15, any::<bool>())),
+            max in 1usize..14,
+            descending: bool,
+        ) {
+            let first = first.map_or_else(String::new, |(n, inclusive)| format!("{}{n}", if inclusive { "" } else { "]" }));
+            let last = last.map_or_else(String::new, |(n, inclusive)| format!("{n}{}", if inclusive { "" } else { "[" }));
+            let range = |max| format!("version {first}..{last}; max={max}{}", if descending { ", order=desc" } else { "" });
+            let whole = pages(&range(1000));
+            prop_assert_eq!(whole.len(), 1);
+            prop_assert_eq!(pages(&range(max)).concat(), whole.concat());
+        }
     }
 }

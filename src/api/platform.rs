@@ -4,7 +4,7 @@
 
 use super::error::{ApiError, ApiResult};
 use super::paging;
-use super::request::{At, Segments};
+use super::request::Segments;
 use crate::control::{Control, Resource};
 use crate::domain::access::Permission;
 use axum::http::HeaderMap;
@@ -22,12 +22,11 @@ pub(super) fn routes() -> Router<Control> {
         .route("/generations/{generation}", get(generation))
         .route("/teams/permissions", get(permissions))
         .route("/account/rate-limits", get(rate_limits))
-        .route("/account/features/{feature}", get(no_feature))
-        .route("/apps/{app}/features/{feature}", get(no_app_feature));
+        .route("/account/features/{feature}", get(no_feature));
     for path in ["/account/features", "/teams", "/spaces", "/oauth/clients", "/oauth/sessions"] {
         router = router.route(path, get(empty));
     }
-    router.route("/apps/{app}/features", get(empty_of_app))
+    router
 }
 
 /// When the constants below were made; they have to say something.
@@ -101,14 +100,6 @@ async fn empty(headers: HeaderMap) -> ApiResult<Response> {
     paging::page(&headers, Vec::new(), &["id"])
 }
 
-async fn empty_of_app(_: At, headers: HeaderMap) -> ApiResult<Response> {
-    paging::page(&headers, Vec::new(), &["id"])
-}
-
 async fn no_feature() -> ApiError {
-    ApiError::not_found(Resource::Feature)
-}
-
-async fn no_app_feature(_: At) -> ApiError {
     ApiError::not_found(Resource::Feature)
 }

@@ -102,6 +102,7 @@ pub const RULES: &[Rule] = &[
     delete("/apps/{app}",                                               Write,          MANAGE,  "app:destroy"),
     get   ("/apps/{app}/features",                                      Read,           VIEW),
     get   ("/apps/{app}/features/{feature}",                            Read,           VIEW),
+    patch ("/apps/{app}/features/{feature}",                            Write,          OPERATE, "feature:update"),
     get   ("/apps/{app}/available-stacks",                              Read,           VIEW),
     get   ("/apps/{app}/collaborators",                                 Read,           VIEW),
     post  ("/apps/{app}/collaborators",                                 Write,          MANAGE,  "collaborator:add"),

@@ -26,6 +26,7 @@ mod errors;
 mod git;
 mod host;
 mod keys;
+mod labs;
 mod logs;
 mod maintenance;
 mod output;
@@ -272,6 +273,12 @@ enum Command {
     #[command(name = "egress:set")]
     EgressSet(egress::Set),
 
+    Labs(labs::List),
+    #[command(name = "labs:enable")]
+    LabsEnable(labs::Enable),
+    #[command(name = "labs:disable")]
+    LabsDisable(labs::Disable),
+
     Maintenance(maintenance::Show),
     #[command(name = "maintenance:on")]
     MaintenanceOn(maintenance::On),
@@ -447,6 +454,9 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::AppsLeave(args) => access::leave(ctx, args).await,
         Command::AppsLock(args) => access::lock(ctx, args).await,
         Command::AppsUnlock(args) => access::unlock(ctx, args).await,
+        Command::Labs(args) => labs::list(ctx, args).await,
+        Command::LabsEnable(args) => labs::enable(ctx, args).await,
+        Command::LabsDisable(args) => labs::disable(ctx, args).await,
         Command::Access(args) => access::list(ctx, args).await,
         Command::AccessAdd(args) => access::add(ctx, args).await,
         Command::AccessUpdate(args) => access::update(ctx, args).await,

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The commands by topic, in the order a beginner meets them. A test sees to it that each is here once.
-pub(super) const TOPICS: [(&str, &[&str]); 22] = [
+pub(super) const TOPICS: [(&str, &[&str]); 23] = [
     ("Server", &["server", "install", "uninstall", "down", "doctor", "disk", "disk:collect"]),
     ("Apps", &["apps", "apps:create", "apps:info", "apps:rename", "apps:destroy"]),
     (
@@ -84,6 +84,7 @@ pub(super) const TOPICS: [(&str, &[&str]); 22] = [
     ("Domains", &["domains", "domains:add", "domains:remove", "domains:clear"]),
     ("Certificates", &["certs", "certs:add", "certs:info", "certs:update", "certs:remove"]),
     ("Network", &["egress", "egress:set"]),
+    ("Features", &["labs", "labs:enable", "labs:disable"]),
     ("Maintenance", &["maintenance", "maintenance:on", "maintenance:off"]),
     (
         "Tokens",

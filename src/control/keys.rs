@@ -96,6 +96,7 @@ fn parse(text: &str) -> Result<(String, String, String), ControlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn fingerprints_are_those_of_ssh_keygen() {
@@ -113,6 +114,17 @@ mod tests {
             "ssh-rsa /////w==",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_or_a_line_with_a_fingerprint(
+            text in "\\PC{0,200}|(ssh-rsa|ssh-ed25519|) [A-Za-z0-9+/=]{0,80}( \\PC{0,20})?"
+        ) {
+            if let Ok((line, _, fingerprint)) = parse(&text) {
+                prop_assert!(!line.contains('\n') && fingerprint.len() == "SHA256:".len() + 43);
+            }
         }
     }
 }

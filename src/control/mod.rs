@@ -20,6 +20,7 @@ pub mod drains;
 pub mod dynos;
 pub mod egress;
 mod error;
+pub mod features;
 pub mod formation;
 pub mod keys;
 pub mod logs;

@@ -206,6 +206,7 @@ pub async fn account(control: &Control, actor: &Actor) -> Result<Account, Contro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn tokens_are_found_in_both_schemes() {
@@ -219,6 +220,15 @@ mod tests {
         assert_eq!(pair, Some(("me@example.com".into(), "a:b".into())));
         for bad in ["abc", "Basic %%%", "Digest abc", ""] {
             assert_eq!(token_in(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_is_read_or_passed_over(text in "\\PC{0,80}|(?i)(basic|bearer) {1,3}[ -~]{0,60}") {
+            let basic = super::basic(&text).map(|(_, password)| password);
+            let bearer = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+            prop_assert_eq!(token_in(&text), bearer.map(|(_, token)| token.trim().to_owned()).or(basic));
         }
     }
 }

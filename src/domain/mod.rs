@@ -14,6 +14,7 @@ pub mod config_vars;
 pub mod drain;
 pub mod dyno;
 pub mod egress;
+pub mod feature;
 pub mod formation;
 pub mod hostname;
 pub mod instance;

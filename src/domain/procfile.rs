@@ -140,6 +140,7 @@ fn declaration(line: &str) -> Option<(ProcessType, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn types(text: &str) -> Vec<(String, String)> {
         let parsed = Procfile::parse(text).unwrap();
@@ -176,5 +177,18 @@ mod tests {
         let error = Procfile::parse("# web\nweb node server.js\n").unwrap_err().to_string();
         assert!(error.contains("line 2 is not of the form `TYPE: COMMAND`: \"web node server.js\""), "{error}");
         assert_eq!(Procfile::parse("web: \0"), Err(ProcfileError::NotText { line: 1 }));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_or_says_the_same_when_it_is_written_again(
+            text in "\\PC{0,120}|([a-z]{0,4}[: #]{0,3}[ -~\\r\\n\\x00<>=]{0,20}\n){0,6}"
+        ) {
+            if let Ok(procfile) = Procfile::parse(&text) {
+                let lines: Vec<String> =
+                    procfile.types.iter().map(|(kind, command)| format!("{kind}: {command}")).collect();
+                prop_assert_eq!(Procfile::parse(&lines.join("\n")).map(|again| again.types), Ok(procfile.types));
+            }
+        }
     }
 }

@@ -24,6 +24,7 @@ pub mod drains;
 pub mod egress;
 pub mod epochs;
 mod error;
+pub mod features;
 pub mod formations;
 pub mod keys;
 mod open;

@@ -362,7 +362,7 @@ fn each_thing_that_can_be_wrong_with_the_files_is_one_clear_sentence() {
     let connection = rusqlite::Connection::open(newer.path().join(FILE)).unwrap();
     connection.pragma_update(None, "user_version", 999).unwrap();
     drop(connection);
-    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 11): use that version");
+    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 12): use that version");
 
     let not_sqlite = made();
     fs::write(not_sqlite.path().join(FILE), "this is a letter to my aunt\n".repeat(1000)).unwrap();

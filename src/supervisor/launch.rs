@@ -4,6 +4,7 @@
 use super::{Parts, Settings};
 use crate::domain::app::{App, AppId};
 use crate::domain::dyno::{DynoId, DynoName, Purpose};
+use crate::domain::feature::Feature;
 use crate::domain::limits::DynoSize;
 use crate::domain::procfile::{ProcessType, ProcessTypes};
 use crate::domain::release::Release;
@@ -71,6 +72,8 @@ pub(super) struct Deployed {
     pub app: App,
     pub release: Release,
     pub slug: Slug,
+    /// Whether dynos are told all that.
+    told: bool,
 }
 
 pub(super) fn deployed(tx: &Tx<'_>, app: AppId, version: u32) -> Result<Deployed, PrepareError> {
@@ -78,13 +81,16 @@ pub(super) fn deployed(tx: &Tx<'_>, app: AppId, version: u32) -> Result<Deployed
     let app = store::apps::get(tx, app)?.ok_or(PrepareError::NoRelease(version))?;
     let slug = release.slug.ok_or(PrepareError::NoCode(version))?;
     let slug = store::slugs::get(tx, slug)?.ok_or(PrepareError::NoCode(version))?;
-    Ok(Deployed { app, release, slug })
+    let told = store::features::get(tx, app.id)?.contains_key(&Feature::RuntimeDynoMetadata);
+    Ok(Deployed { app, release, slug, told })
 }
 
 /// Makes the launch: unpacks the slug if this box has not yet, reads the release's config vars.
 pub(super) async fn prepare(parts: &Parts, order: Order, io: Io) -> Result<Launch, PrepareError> {
     let (app, version) = (order.app, order.version);
-    let Deployed { app, release, slug } = parts.store.read(move |tx| deployed(tx, app, version)).await?;
+    let deployed = parts.store.read(move |tx| deployed(tx, app, version)).await?;
+    let told = if deployed.told { metadata(&deployed, &order, &parts.settings.domain) } else { Vec::new() };
+    let Deployed { app, release, slug, .. } = deployed;
     let (slugs, digest) = (parts.slugs.clone(), slug.digest.clone());
     let tree =
         tokio::task::spawn_blocking(move || slugs.tree(&digest)).await.map_err(|_| PrepareError::Interrupted)??;
@@ -97,7 +103,7 @@ pub(super) async fn prepare(parts: &Parts, order: Order, io: Io) -> Result<Launc
         layers: std::iter::once(tree).chain(stack.layers.iter().cloned()).collect(),
         binds: stack.binds.iter().map(mount).collect(),
         command: crate::dyno::shell::shell_command(&order.command),
-        env: environment(&stack, &release, &order, web),
+        env: environment(&stack, told, &release, &order, web),
         files: Vec::new(),
         limits: parts.settings.sizes.of(order.size),
         hostname: order.id.to_string(),
@@ -113,9 +119,16 @@ fn mount(bind: &Bind) -> Mount {
 }
 
 /// The platform's own variables win over config vars only where an app could not run otherwise.
-fn environment(stack: &Stack, release: &Release, order: &Order, web: bool) -> Vec<(String, String)> {
+fn environment(
+    stack: &Stack,
+    told: Vec<(String, String)>,
+    release: &Release,
+    order: &Order,
+    web: bool,
+) -> Vec<(String, String)> {
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let mut env = stack.env.clone();
+    env.extend(told);
     env.extend(release.vars().iter().map(|(key, value)| pair(key, value)));
     env.extend(order.env.iter().cloned());
     env.push(pair("HOME", "/app"));
@@ -132,6 +145,22 @@ fn environment(stack: &Stack, release: &Release, order: &Order, web: bool) -> Ve
         }
     }
     unique
+}
+
+/// What [`Feature::RuntimeDynoMetadata`] tells, under Heroku's names; config vars of the same names come before it.
+fn metadata(deployed: &Deployed, order: &Order, domain: &str) -> Vec<(String, String)> {
+    let Deployed { app, release, slug, .. } = deployed;
+    let mut told = vec![
+        ("HEROKU_APP_ID", app.id.to_string()),
+        ("HEROKU_APP_NAME", app.name.to_string()),
+        ("HEROKU_APP_DEFAULT_DOMAIN_NAME", format!("{}.{domain}", app.name)),
+        ("HEROKU_DYNO_ID", order.id.to_string()),
+        ("HEROKU_RELEASE_CREATED_AT", release.created_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
+        ("HEROKU_RELEASE_VERSION", format!("v{}", release.version)),
+        ("HEROKU_SLUG_DESCRIPTION", release.description.clone()),
+    ];
+    told.extend(slug.commit.clone().map(|commit| ("HEROKU_SLUG_COMMIT", commit)));
+    told.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// `hokku run worker --once` runs what the Procfile calls `worker`, with the rest behind it (as on Heroku).

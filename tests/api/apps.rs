@@ -5,6 +5,23 @@ use crate::assert_said;
 use crate::server::{Server, until};
 
 #[tokio::test]
+async fn features_are_switched_on_and_off() {
+    let mut server = Server::with_app().await;
+    server.ask("GET", "/apps/shop/features", "").await;
+    let path = "/apps/shop/features/runtime-dyno-metadata";
+    server.ask("PATCH", path, r#"{"enabled":true}"#).await;
+    assert_eq!(server.quietly("GET", path, "").await["enabled"], true);
+    server.quietly("PATCH", path, r#"{"enabled":true}"#).await;
+    server.quietly("PATCH", path, r#"{"enabled":false}"#).await;
+    assert_eq!(server.quietly("GET", path, "").await["enabled"], false);
+    server.ask("PATCH", path, r#"{"enabled":"yes"}"#).await;
+    server.ask("PATCH", path, "{}").await;
+    server.ask("PATCH", "/apps/shop/features/preboot", r#"{"enabled":true}"#).await;
+    server.ask("GET", "/account/features", "").await;
+    assert_said!(server.transcript());
+}
+
+#[tokio::test]
 async fn an_app_is_made_found_changed_and_destroyed() {
     let mut server = Server::start().await;
     let app = server.ask("POST", "/apps", r#"{"name":"shop","region":"local","stack":"host"}"#).await;

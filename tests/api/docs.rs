@@ -12,11 +12,9 @@ use std::path::Path;
 const LINKS: &str = include_str!("links.txt");
 
 /// Links that have a route and no more: what they answer instead.
-const ANSWERS: [(&str, &str, &str); 12] = [
+const ANSWERS: [(&str, &str, &str); 10] = [
     ("GET", "/account/features", "empty: there are none"),
     ("GET", "/account/features/{}", "404: there are none"),
-    ("GET", "/apps/{}/features", "empty: there are none"),
-    ("GET", "/apps/{}/features/{}", "404: there are none"),
     ("GET", "/oauth/clients", "empty: nothing logs in for somebody else"),
     ("GET", "/teams", "empty: accounts and access do without teams"),
     ("GET", "/spaces", "empty: each app has a network of its own anyway"),
@@ -28,7 +26,7 @@ const ANSWERS: [(&str, &str, &str); 12] = [
 ];
 
 /// Why there is no such route, by how its path begins, in this order.
-const REASONS: [(&str, &str); 43] = [
+const REASONS: [(&str, &str); 42] = [
     ("/account/app", "not built yet"),
     ("/account/delinquency", "nothing is billed"),
     ("/account/credits", "nothing is billed"),
@@ -49,7 +47,6 @@ const REASONS: [(&str, &str); 43] = [
     ("/addons/{}/webhook", "not built yet"),
     ("/apps/{}/slugs", "not built yet: send source, `POST /apps/{}/builds`"),
     ("/apps/{}/review-app", "needs GitHub"),
-    ("/apps/{}/features", "there are none"),
     ("/app-setups", "not built yet"),
     ("/review-apps", "needs GitHub"),
     ("/pipelines/{}/review-app", "needs GitHub"),
@@ -75,7 +72,7 @@ const REASONS: [(&str, &str); 43] = [
 ];
 
 /// What Heroku's own CLI has asked and got in `tests/heroku_cli`, by the server's word.
-const DRIVEN: [&str; 78] = [
+const DRIVEN: [&str; 81] = [
     "DELETE /addon-attachments/{}",
     "DELETE /apps/{}",
     "DELETE /apps/{}/addons/{}",
@@ -107,6 +104,8 @@ const DRIVEN: [&str; 78] = [
     "GET /apps/{}/domains",
     "GET /apps/{}/domains/{}",
     "GET /apps/{}/dynos",
+    "GET /apps/{}/features",
+    "GET /apps/{}/features/{}",
     "GET /apps/{}/formation",
     "GET /apps/{}/log-drains",
     "GET /apps/{}/pipeline-couplings",
@@ -127,6 +126,7 @@ const DRIVEN: [&str; 78] = [
     "PATCH /apps/{}",
     "PATCH /apps/{}/addons/{}",
     "PATCH /apps/{}/config-vars",
+    "PATCH /apps/{}/features/{}",
     "PATCH /apps/{}/formation",
     "PATCH /apps/{}/sni-endpoints/{}",
     "PATCH /oauth/authorizations/{}",

@@ -113,6 +113,32 @@ async fn a_tail_goes_on_resumes_where_it_broke_and_ends_with_a_word() {
     assert_eq!(rest, ": the server is going down\nretry: 1000\n\n");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_tails_are_held_and_stop_nobody() {
+    // Both ends of each are this process's.
+    hokku::sys::open_files::allow_many().unwrap();
+    let server = with_log().await;
+    let app = server.app().await;
+    let session: Value = server.quietly("POST", "/apps/shop/log-sessions", r#"{"lines":1,"tail":true}"#).await;
+    let path = session["logplex_url"].as_str().unwrap().strip_prefix("http://paas.test:5000").unwrap();
+    let mut tails = Vec::new();
+    for _ in 0..1000 {
+        let tail = reopen(&server, path, &[]).await;
+        assert_eq!(tail.status(), 200);
+        tails.push(tail);
+    }
+    // Others are answered, and nobody misses a line.
+    assert_eq!(server.quietly("GET", "/apps", "").await[0]["name"], "shop");
+    write(&server, app, 5, Source::App, "web.1", "for everybody");
+    for tail in &mut tails {
+        read_until(tail, "for everybody").await;
+    }
+    // Gone with their clients: the next line finds nobody there.
+    drop(tails);
+    write(&server, app, 6, Source::App, "web.1", "for nobody");
+    assert_eq!(server.quietly("GET", "/apps", "").await[0]["name"], "shop");
+}
+
 async fn read_until(response: &mut Response<Incoming>, wanted: &str) -> String {
     let mut text = String::new();
     while !text.contains(wanted) {

@@ -66,6 +66,18 @@ fn config_vars_reach_the_dyno_and_settings_hold() {
     crate::hokku::wait_for("the variable to be gone", || hokku.get("shop", "/env/B").body.is_empty().then_some(()));
     assert!(heroku.fails(&["config:set", "1=x", "-a", "shop"]).contains("invalid_params"));
 
+    assert!(hokku.get("shop", "/env/HEROKU_APP_NAME").body.is_empty());
+    heroku.done(&["labs:enable", "runtime-dyno-metadata", "-a", "shop"]).with("done");
+    assert!(heroku.ok(&["labs", "-a", "shop"]).contains("[+] runtime-dyno-metadata"));
+    heroku.done(&["ps:restart", "-a", "shop"]);
+    crate::hokku::wait_for("the app's name", || {
+        (hokku.get("shop", "/env/HEROKU_APP_NAME").body == "shop").then_some(())
+    });
+    let version = hokku.json(&["releases:info", "--json", "-a", "shop"])["version"].to_string();
+    assert_eq!(hokku.get("shop", "/env/HEROKU_RELEASE_VERSION").body, format!("v{version}"));
+    heroku.done(&["labs:disable", "runtime-dyno-metadata", "-a", "shop"]);
+    assert!(heroku.ok(&["labs", "-a", "shop"]).contains("[ ] runtime-dyno-metadata"));
+
     assert_eq!(heroku.ok(&["maintenance", "-a", "shop"]), "off\n");
     heroku.done(&["maintenance:on", "-a", "shop"]).with("Enabling maintenance mode for shop... done");
     crate::hokku::wait_for("the maintenance page", || (hokku.get("shop", "/").status == 503).then_some(()));
