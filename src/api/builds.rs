@@ -4,6 +4,7 @@
 use super::error::{ApiError, ApiResult};
 use super::request::{At, Base, Input, time};
 use super::{paging, sources, streams};
+use crate::build;
 use crate::control::builds::{self, NewBuild, NewSource};
 use crate::control::{Control, buildpacks};
 use crate::domain::actor::Actor;
@@ -97,6 +98,12 @@ fn attached(headers: &HeaderMap) -> bool {
     headers.get(ATTACHED).is_some_and(|value| value == "1")
 }
 
+/// Whoever sees the app sees this, but not the password of a URL.
+fn shown(url: &str) -> Value {
+    let shown = build::Buildpack::parse(url).map_or_else(|_| String::new(), |pack| pack.to_string());
+    json!({ "name": shown, "url": shown })
+}
+
 fn urls(buildpacks: Option<Vec<Buildpack>>) -> ApiResult<Vec<String>> {
     let urls = buildpacks.unwrap_or_default().into_iter().map(|buildpack| buildpack.url.or(buildpack.name));
     let urls: Vec<String> = urls.map(Option::unwrap_or_default).collect();
@@ -134,7 +141,7 @@ fn serialize(control: &Control, base: &Base, app: &App, build: &Build) -> Value 
     };
     json!({
         "app": { "id": app.id },
-        "buildpacks": build.buildpacks.iter().map(|url| json!({ "name": url, "url": url })).collect::<Value>(),
+        "buildpacks": build.buildpacks.iter().map(|url| shown(url)).collect::<Value>(),
         "created_at": time(build.created_at),
         "failure_message": failure,
         "generation": "cedar",

@@ -75,6 +75,7 @@ impl From<ControlError> for ApiError {
             ControlError::Forbidden { .. } | ControlError::Lacks { .. } => {
                 Self::new(StatusCode::FORBIDDEN, "forbidden", sentence(&error))
             }
+            ControlError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit", sentence(&error)),
             ControlError::NameTaken(name) => Self::invalid(format!("Name {name} is already taken")),
             // Begins with the name of a process type, which keeps its letters.
             ControlError::Formation(error @ (FormationError::Range { .. } | FormationError::Twice(_))) => {

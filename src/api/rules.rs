@@ -104,18 +104,19 @@ pub const RULES: &[Rule] = &[
     get   ("/apps/{app}/features/{feature}",                            Read,           VIEW),
     patch ("/apps/{app}/features/{feature}",                            Write,          OPERATE, "feature:update"),
     get   ("/apps/{app}/available-stacks",                              Read,           VIEW),
+    // Whoever gives access gives more than a token for `write` has: config vars, for one.
     get   ("/apps/{app}/collaborators",                                 Read,           VIEW),
-    post  ("/apps/{app}/collaborators",                                 Write,          MANAGE,  "collaborator:add"),
+    post  ("/apps/{app}/collaborators",                                 Global,         MANAGE,  "collaborator:add"),
     get   ("/apps/{app}/collaborators/{collaborator}",                  Read,           VIEW),
     // Everybody may leave: who may take whom off is the use case's.
-    delete("/apps/{app}/collaborators/{collaborator}",                  Write,          VIEW,    "collaborator:remove"),
+    delete("/apps/{app}/collaborators/{collaborator}",                  Global,         VIEW,    "collaborator:remove"),
     get   ("/teams/apps/{app}",                                         Read,           VIEW),
-    patch ("/teams/apps/{app}",                                         Write,          MANAGE,  "app:update"),
+    patch ("/teams/apps/{app}",                                         Global,         MANAGE,  "app:update"),
     get   ("/teams/apps/{app}/collaborators",                           Read,           VIEW),
-    post  ("/teams/apps/{app}/collaborators",                           Write,          MANAGE,  "collaborator:add"),
+    post  ("/teams/apps/{app}/collaborators",                           Global,         MANAGE,  "collaborator:add"),
     get   ("/teams/apps/{app}/collaborators/{collaborator}",            Read,           VIEW),
-    patch ("/teams/apps/{app}/collaborators/{collaborator}",            Write,          MANAGE,  "collaborator:update"),
-    delete("/teams/apps/{app}/collaborators/{collaborator}",            Write,          VIEW,    "collaborator:remove"),
+    patch ("/teams/apps/{app}/collaborators/{collaborator}",            Global,         MANAGE,  "collaborator:update"),
+    delete("/teams/apps/{app}/collaborators/{collaborator}",            Global,         VIEW,    "collaborator:remove"),
 
     // ---- code ----
     get   ("/apps/{app}/builds",                                        Read,           VIEW),
@@ -124,7 +125,8 @@ pub const RULES: &[Rule] = &[
     delete("/apps/{app}/builds/{build}",                                Write,          DEPLOY,  "build:cancel"),
     post  ("/apps/{app}/builds/actions/rebuild",                        Write,          DEPLOY,  "build:create"),
     delete("/apps/{app}/build-cache",                                   Write,          DEPLOY,  "build-cache:purge"),
-    get   ("/apps/{app}/buildpack-installations",                       Read,           VIEW),
+    // Their URLs may hold passwords.
+    get   ("/apps/{app}/buildpack-installations",                       Read,           DEPLOY),
     put   ("/apps/{app}/buildpack-installations",                       Write,          DEPLOY,  "buildpacks:set"),
     // An upload changes nothing until it is built.
     ask   ("/sources",                                                  Write,          ACCOUNT),

@@ -23,6 +23,8 @@ const LONGEST: usize = 256;
 
 /// Hashing takes a core and 19 MiB for a while, whoever asks.
 static HASHING: Semaphore = Semaphore::const_new(1);
+/// So many may wait for it; others are sent away.
+static WAITING: Semaphore = Semaphore::const_new(32);
 
 /// By address.
 ///
@@ -111,6 +113,7 @@ async fn hash(password: String) -> Result<String, ControlError> {
 }
 
 async fn slowly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ControlError> {
+    let _place = WAITING.try_acquire().map_err(|_| ControlError::Busy)?;
     let _turn = HASHING.acquire().await;
     Ok(tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?)
 }
@@ -233,15 +236,15 @@ pub async fn update(control: &Control, which: &str, patch: Patch) -> Result<(Acc
             if let Some(hash) = &hashed {
                 store::accounts::set_password(tx, id, hash, now)?;
             }
-            an_administrator_is_left(tx)?;
+            an_administrator_is_among(store::accounts::list(tx)?)?;
             store::accounts::get(tx, id)?.ok_or(ControlError::NotFound(Resource::User))
         })
         .await?;
     Ok((account, made))
 }
 
-fn an_administrator_is_left(tx: &store::Tx<'_>) -> Result<(), ControlError> {
-    if store::accounts::list(tx)?.iter().any(|account| account.admin) {
+fn an_administrator_is_among(left: impl IntoIterator<Item = Account>) -> Result<(), ControlError> {
+    if left.into_iter().any(|account| account.admin) {
         return Ok(());
     }
     Err(ControlError::Invalid("The last administrator stays one: make another first.".to_owned()))
@@ -266,8 +269,9 @@ pub async fn remove(control: &Control, which: &str) -> Result<Account, ControlEr
                     names.join(", ")
                 )));
             }
+            let others = store::accounts::list(tx)?.into_iter().filter(|other| other.id != id);
+            an_administrator_is_among(others)?;
             store::accounts::remove(tx, id, Timestamp::now())?;
-            an_administrator_is_left(tx)?;
             Ok(account)
         })
         .await

@@ -104,6 +104,8 @@ pub enum ControlError {
     Denied,
     #[error("this token is for {has} and does not permit that")]
     Forbidden { has: Scopes },
+    #[error("too many log-ins at once; try again in a moment")]
+    Busy,
     #[error("that needs {need}")]
     Lacks { need: Need },
     #[error(transparent)]

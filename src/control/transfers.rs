@@ -1,4 +1,4 @@
-//! Giving an app to another owner: offered by who manages it, accepted by who gets it; an administrator needs no consent.
+//! Giving an app to another owner: offered by who owns it, accepted by who gets it; an administrator needs no consent.
 #![forbid(unsafe_code)]
 
 use super::access::{self, Visible};
@@ -10,9 +10,16 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 /// # Errors
-/// When there is no such app or account, the caller may not manage the app, or the recipient has it already.
+/// When there is no such app or account, the caller does not own the app, or the recipient has it already.
 pub async fn create(control: &Control, caller: &Caller, app: &str, recipient: &str) -> Result<Transfer, ControlError> {
     let app = access::app(control, caller, app, Permission::Manage).await?;
+    if !caller.admin && app.owner.id != caller.actor.id {
+        // To himself, too: nobody else's consent would be asked.
+        return Err(ControlError::Invalid(format!(
+            "Only {}, who owns {}, can give it away.",
+            app.owner.email, app.name
+        )));
+    }
     let (caller, recipient) = (caller.clone(), recipient.to_owned());
     control
         .store

@@ -95,7 +95,8 @@ pub fn password(tx: &Tx<'_>, id: AccountId) -> Result<Option<String>, StoreError
     Ok(tx.one("SELECT password FROM accounts WHERE id = ?1", [text(id)], |row| row.get(0))?.flatten())
 }
 
-/// Takes all that it could come in by or had access to; its row stays for what it made.
+/// Takes all that it could come in by or had access to; its row stays for what it made. Its pipelines become the first
+/// administrator's, and there must be one.
 pub fn remove(tx: &Tx<'_>, id: AccountId, now: Timestamp) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE accounts SET removed_at = ?2, updated_at = ?2, password = NULL, admin = 0 WHERE id = ?1",
@@ -104,6 +105,11 @@ pub fn remove(tx: &Tx<'_>, id: AccountId, now: Timestamp) -> Result<(), StoreErr
     for table in ["tokens", "keys", "collaborators"] {
         tx.execute(&format!("DELETE FROM {table} WHERE account_id = ?1"), [text(id)])?;
     }
+    tx.execute(
+        "UPDATE pipelines SET owner = (SELECT id FROM accounts WHERE admin AND removed_at IS NULL
+                                          ORDER BY created_at LIMIT 1) WHERE owner = ?1",
+        [text(id)],
+    )?;
     tx.execute("DELETE FROM transfers WHERE state = 'pending' AND ?1 IN (owner_id, recipient_id)", [text(id)])?;
     Ok(())
 }

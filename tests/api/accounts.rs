@@ -68,7 +68,10 @@ async fn accounts_are_made_changed_and_removed() {
     server.note("who owns something is not removed:");
     server.ask("DELETE", "/accounts/carl@example.com", "").await;
     server.quietly("DELETE", "/apps/carls", "").await;
+    assert_eq!(server.as_with(&bob, "POST", "/pipelines", r#"{"name":"carls-line"}"#).await.0, 201);
     server.quietly("DELETE", "/accounts/carl@example.com", "").await;
+    let admin = server.quietly("GET", "/account", "").await;
+    assert_eq!(server.quietly("GET", "/pipelines/carls-line", "").await["owner"]["id"], admin["id"]);
     assert_eq!(server.as_with(&bob, "GET", "/account", "").await.0, 401);
     assert_eq!(log_in(&server, "carl@example.com", "something new").await, 401);
     server.quietly("POST", "/accounts", r#"{"email":"carl@example.com"}"#).await;
@@ -128,6 +131,11 @@ async fn apps_are_shared_left_locked_and_transferred() {
     assert_eq!(server.as_with(&ann, "PATCH", "/teams/apps/shop", r#"{"locked":false}"#).await.1["locked"], false);
     assert_eq!(server.as_with(&eve, "POST", "/teams/apps/shop/collaborators", join).await.0, 201);
 
+    let body = r#"{"user":"bob@example.com","permissions":["manage"]}"#;
+    assert_eq!(server.as_with(&ann, "POST", "/teams/apps/shop/collaborators", body).await.0, 201);
+    let body = r#"{"app":"shop","recipient":"bob@example.com"}"#;
+    said(&mut server, "bob, who manages it", &bob, "POST", "/account/app-transfers", body).await;
+    assert_eq!(server.as_with(&ann, "DELETE", "/apps/shop/collaborators/bob@example.com", "").await.0, 200);
     server.note("a transfer waits for its answer:");
     let body = r#"{"app":"shop","recipient":"bob@example.com"}"#;
     said(&mut server, "bob", &bob, "POST", "/account/app-transfers", body).await;
