@@ -288,7 +288,7 @@ fn make_tree(root: &Path) -> PathBuf {
     let tree = root.join("trees/1");
     let app = tree.join("app");
     fs::create_dir_all(&app).unwrap();
-    fs::copy(probe(), app.join("probe")).unwrap();
+    copy_program(probe(), &app.join("probe"));
     fs::set_permissions(app.join("probe"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::create_dir(app.join("lib")).unwrap();
     fs::write(app.join("lib/file"), "of the slug").unwrap();
@@ -296,6 +296,12 @@ fn make_tree(root: &Path) -> PathBuf {
         chown(path, Some(1000), Some(1000)).unwrap();
     }
     tree
+}
+
+/// A copy that can be executed at once. Written by this process, it would be busy for as long as a child that another test
+/// starts meanwhile has the descriptor.
+pub(crate) fn copy_program(from: impl AsRef<Path>, to: &Path) {
+    assert!(process::Command::new("cp").args([from.as_ref(), to]).status().unwrap().success());
 }
 
 /// The probe; made here, because cargo makes examples only when all targets are tested. Where there is no cargo,

@@ -130,7 +130,7 @@ pub(crate) fn open_place() -> tempfile::TempDir {
 fn outside(user: u32, arguments: &[&str]) -> Answers {
     let place = open_place();
     let probe = place.path().join("probe");
-    fs::copy(super::stage::probe(), &probe).unwrap();
+    super::stage::copy_program(super::stage::probe(), &probe);
     fs::set_permissions(&probe, fs::Permissions::from_mode(0o755)).unwrap();
     let output = std::process::Command::new(&probe).args(arguments).uid(user).gid(user).output().unwrap();
     answers(&String::from_utf8(output.stdout).unwrap())
@@ -254,7 +254,7 @@ async fn a_directory_of_the_host_that_leaked_is_no_place_to_start_in() {
 async fn programs_marked_to_run_as_root_do_not() {
     let stage = Stage::new().await;
     let suid = stage.app_dir().join("suid");
-    fs::copy(stage.app_dir().join("probe"), &suid).unwrap();
+    super::stage::copy_program(stage.app_dir().join("probe"), &suid);
     chown(&suid, Some(0), Some(0)).unwrap();
     fs::set_permissions(&suid, fs::Permissions::from_mode(0o4755)).unwrap();
     let privileges = |config: &mut Value| {

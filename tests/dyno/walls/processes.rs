@@ -1,7 +1,7 @@
 //! Other processes: those of the host and of other dynos, their memory, what they run and share.
 
 use super::{answers, as_host_root, as_root, drop_option, leave_out, mount, no_seccomp, open_place, outside};
-use crate::stage::{Stage, probe};
+use crate::stage::{Stage, copy_program, probe};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -59,7 +59,7 @@ impl Victim {
     fn new(user: u32) -> Self {
         let place = open_place();
         let program = place.path().join("probe");
-        fs::copy(probe(), &program).unwrap();
+        copy_program(probe(), &program);
         let mut process = Command::new(&program)
             .arg("victim")
             .uid(user)
@@ -113,7 +113,7 @@ struct Copy {
 impl Copy {
     fn new() -> Self {
         let place = open_place();
-        fs::copy(env!("CARGO_BIN_EXE_hokku"), place.path().join("hokku")).unwrap();
+        copy_program(env!("CARGO_BIN_EXE_hokku"), &place.path().join("hokku"));
         Self { place }
     }
 
