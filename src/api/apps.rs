@@ -179,13 +179,13 @@ async fn update_team_app(
 ) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let id = at.app.id.to_string();
     let mut notes = Vec::new();
-    if let Some(locked) = body.locked {
-        apps::lock(&control, &at.app, locked).await?;
-        notes.push(if locked { "locked".to_owned() } else { "unlocked".to_owned() });
-    }
     if let Some(owner) = body.owner {
         let transfer = transfers::create(&control, &caller, &id, owner.text()).await?;
         notes.push(format!("to {}: {}", transfer.recipient.email, transfer.state));
+    }
+    if let Some(locked) = body.locked {
+        apps::lock(&control, &at.app, locked).await?;
+        notes.push(if locked { "locked".to_owned() } else { "unlocked".to_owned() });
     }
     let view = apps::view(&control, apps::find(&control, &id).await?).await?;
     Ok((Extension(Note(notes.join(", "))), Json(of_team(&control, &base, &caller, &view))))

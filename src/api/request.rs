@@ -9,6 +9,7 @@ use crate::control::audit::{self, RequestId};
 use crate::control::tokens::Peer;
 use crate::control::{Control, ControlError, Resource, accounts};
 use crate::domain::app::{App, AppId};
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::request::Parts;
@@ -19,12 +20,25 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use std::time::Duration;
 use uuid::Uuid;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// The largest JSON body: the largest set of config vars with everything escaped is smaller.
 const MAX_BODY: usize = 1 << 20;
+
+/// A body has this long to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Whose bodies are archives, read by their handlers.
+const STREAMED: [&str; 2] = ["/stacks/{stack}/imports", "/runtimes"];
+
+async fn whole(body: Body) -> ApiResult<Bytes> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await;
+    let read = read.map_err(|_| ApiError::bad_request("The request body did not arrive within 30 seconds."))?;
+    read.map_err(|_| ApiError::too_large("The request body is larger than 1 MiB or broke off."))
+}
 
 /// Gives every answer a `Request-Id`: the client's own, of which it may send a list, or a new one.
 pub(super) async fn identify(mut request: Request, next: Next) -> Response {
@@ -65,11 +79,16 @@ pub(super) async fn authenticate(State(control): State<Control>, request: Reques
     match entered(&control, request).await {
         Ok((request, None)) => next.run(request).await,
         Ok((request, Some(event))) => {
-            let mut response = next.run(request).await;
-            let note = response.extensions_mut().remove::<Note>().map(|Note(text)| text);
-            let made = response.extensions_mut().remove::<Made>().map(|Made(id, name)| (id, name));
-            audit::end(&control, event, response.status().as_u16(), note, made).await;
-            response
+            // To its end, also when the client goes away meanwhile.
+            let done = tokio::spawn(async move {
+                let mut response = next.run(request).await;
+                let note = response.extensions_mut().remove::<Note>().map(|Note(text)| text);
+                let made = response.extensions_mut().remove::<Made>().map(|Made(id, name)| (id, name));
+                audit::end(&control, event, response.status().as_u16(), note, made).await;
+                response
+            });
+            done.await
+                .unwrap_or_else(|error| ApiError::from(ControlError::Io(std::io::Error::other(error))).into_response())
         }
         Err(error) => error.into_response(),
     }
@@ -83,6 +102,8 @@ async fn entered(control: &Control, request: Request) -> ApiResult<(Request, Opt
         tracing::error!(method = %parts.method, path, "this route has no rule, and answers nobody");
         return Err(ApiError::from(ControlError::Denied));
     };
+    // Before it is asked who may: by the time that a slow body is there, that may have changed.
+    let body = if STREAMED.contains(&rule.path) { body } else { Body::from(whole(body).await?) };
     let peer = parts.extensions.get().copied().unwrap_or(Peer::Network);
     let header = authorization(&parts.headers);
     let entry = if rule.method == "POST" && rule.path == authorizations::PATH {
@@ -190,8 +211,7 @@ impl<T: DeserializeOwned> FromRequest<Control> for Input<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &Control) -> Result<Self, ApiError> {
-        let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await;
-        let bytes = bytes.map_err(|_| ApiError::too_large("The request body is larger than 1 MiB or broke off."))?;
+        let bytes = whole(request.into_body()).await?;
         let text = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes[..] };
         serde_json::from_slice(text).map(Self).map_err(|error| unreadable(&error))
     }

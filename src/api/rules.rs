@@ -126,7 +126,7 @@ pub const RULES: &[Rule] = &[
     post  ("/apps/{app}/builds/actions/rebuild",                        Write,          DEPLOY,  "build:create"),
     delete("/apps/{app}/build-cache",                                   Write,          DEPLOY,  "build-cache:purge"),
     // Their URLs may hold passwords.
-    get   ("/apps/{app}/buildpack-installations",                       Read,           DEPLOY),
+    get   ("/apps/{app}/buildpack-installations",                       ReadProtected,  DEPLOY),
     put   ("/apps/{app}/buildpack-installations",                       Write,          DEPLOY,  "buildpacks:set"),
     // An upload changes nothing until it is built.
     ask   ("/sources",                                                  Write,          ACCOUNT),
@@ -235,7 +235,7 @@ pub const RULES: &[Rule] = &[
     post  ("/stacks/{stack}/builds",                                    Global,         ADMIN,   "stack:build"),
     get   ("/stacks/{stack}/builds/{build}",                            Read,           ACCOUNT),
     delete("/stacks/{stack}/builds/{build}",                            Global,         ADMIN,   "stack:cancel"),
-    get   ("/stacks/{stack}/archive",                                   Read,           ACCOUNT),
+    get   ("/stacks/{stack}/archive",                                   Read,           ADMIN),
     post  ("/stacks/{stack}/imports",                                   Global,         ADMIN,   "stack:import"),
     get   ("/runtimes",                                                 Read,           ACCOUNT),
     post  ("/runtimes",                                                 Global,         ADMIN,   "runtime:import"),

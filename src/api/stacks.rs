@@ -6,6 +6,7 @@ use super::request::{At, Base, Input, Segments, time};
 use super::{paging, sources, streams};
 use crate::control::stacks::{self, Job, NewWork, Status, Work};
 use crate::control::{Control, Resource};
+use crate::domain::access::Caller;
 use crate::domain::stack::{Layer, StackName};
 use crate::stack::{Debian, Generation};
 use axum::body::Body;
@@ -14,7 +15,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::Read as _;
@@ -48,7 +49,8 @@ pub(super) fn reference(name: StackName) -> Value {
 }
 
 /// `layers` and `outdated_apps` are our own.
-fn serialize(control: &Control, name: StackName) -> Value {
+/// Which apps there are is only an administrator's to know.
+fn serialize(control: &Control, caller: &Caller, name: StackName) -> Value {
     let mut row = json!({
         "created_at": EPOCH,
         "default": control.place.stack == name,
@@ -59,7 +61,7 @@ fn serialize(control: &Control, name: StackName) -> Value {
     });
     if name == StackName::Debian13 {
         row["layers"] = layers(&control.stacks.debian().current());
-        row["outdated_apps"] = stacks::outdated_apps(control).into();
+        row["outdated_apps"] = if caller.admin { stacks::outdated_apps(control) } else { Vec::new() }.into();
     }
     row
 }
@@ -79,20 +81,28 @@ fn layers(generation: &Generation) -> Value {
     generation.iter().map(layer).collect()
 }
 
-async fn list(State(control): State<Control>, headers: HeaderMap) -> ApiResult<Response> {
-    let rows = StackName::ALL.map(|name| serialize(&control, name)).to_vec();
+async fn list(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let rows = StackName::ALL.map(|name| serialize(&control, &caller, name)).to_vec();
     paging::page(&headers, rows, &["name", "id"])
 }
 
-async fn available(state: State<Control>, _: At, headers: HeaderMap) -> ApiResult<Response> {
-    list(state, headers).await
+async fn available(state: State<Control>, caller: Extension<Caller>, _: At, headers: HeaderMap) -> ApiResult<Response> {
+    list(state, caller, headers).await
 }
 
-async fn info(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
+async fn info(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    path: Segments,
+) -> ApiResult<Json<Value>> {
     let wanted = path.get("stack");
     let by_id = StackName::ALL.into_iter().find(|name| id(*name).to_string() == wanted);
     let name = by_id.or_else(|| wanted.parse().ok()).ok_or_else(|| ApiError::not_found(Resource::Stack))?;
-    Ok(Json(serialize(&control, name)))
+    Ok(Json(serialize(&control, &caller, name)))
 }
 
 #[derive(Debug, Deserialize)]

@@ -113,8 +113,13 @@ async fn hash(password: String) -> Result<String, ControlError> {
 }
 
 async fn slowly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ControlError> {
-    let _place = WAITING.try_acquire().map_err(|_| ControlError::Busy)?;
-    let _turn = HASHING.acquire().await;
+    let place = WAITING.try_acquire().map_err(|_| ControlError::Busy)?;
+    let turn = HASHING.acquire().await;
+    // With the work, which goes on though whoever asked has gone.
+    let work = move || {
+        let _held = (place, turn);
+        work()
+    };
     Ok(tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?)
 }
 

@@ -103,18 +103,16 @@ pub async fn find(control: &Control, app: Option<AppId>, which: &str) -> Result<
 }
 
 pub(super) fn found(tx: &Tx<'_>, app: Option<AppId>, which: &str) -> Result<Addon, ControlError> {
-    let addon = match which.parse() {
-        Ok(id) => store::addons::get(tx, id)?,
-        Err(_) => store::addons::by_name(tx, which)?,
-    };
-    if let Some(addon) = addon {
-        return Ok(addon);
-    }
+    // First what the app calls so: an add-on of others may have any name.
     let attachment = match app {
         Some(app) => called(tx, app, which)?,
         None => None,
     };
-    let addon = attachment.map(|attachment| store::addons::get(tx, attachment.addon)).transpose()?.flatten();
+    let addon = match (attachment, which.parse()) {
+        (Some(attachment), _) => store::addons::get(tx, attachment.addon)?,
+        (None, Ok(id)) => store::addons::get(tx, id)?,
+        (None, Err(_)) => store::addons::by_name(tx, which)?,
+    };
     addon.ok_or(ControlError::NotFound(Resource::AddOn))
 }
 
@@ -195,7 +193,9 @@ pub async fn attach(
     let app = access::app(control, caller, app, Permission::Operate).await?;
     let addon = find(control, Some(app.id), which).await?.addon;
     // It brings the values along.
-    access::check(control, caller, Subject::Addon(addon.id.to_string()), Permission::Operate).await?;
+    for permission in [Permission::Operate, Permission::Deploy] {
+        access::check(control, caller, Subject::Addon(addon.id.to_string()), permission).await?;
+    }
     let name = name.map(str::parse::<AttachmentName>).transpose()?;
     let (which, actor) = (addon.id.to_string(), caller.actor.clone());
     let (attached, release) = control

@@ -14,7 +14,7 @@ use axum::http::Extensions;
 use jiff::Timestamp;
 use std::net::SocketAddr;
 
-/// The longest note, in characters.
+/// The longest note or path, in characters.
 const LONGEST: usize = 500;
 
 /// Where a request came from, put into its extensions by the listener; none over the Unix socket.
@@ -42,7 +42,7 @@ pub fn attempt(
         actor: actor.clone(),
         action: action.to_owned(),
         app: app.map(|app| (app.id, app.name.to_string())),
-        path: path.to_owned(),
+        path: path.chars().take(LONGEST).collect(),
         origin,
         request: extensions.get().map(|RequestId(id)| id.clone()).unwrap_or_default(),
     }

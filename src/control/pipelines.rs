@@ -156,7 +156,7 @@ pub async fn couple(
     let stage: Stage = stage.parse()?;
     let app = access::app(control, caller, app, Permission::Operate).await?;
     let pipeline = find(control, pipeline).await?;
-    access::check(control, caller, Subject::Pipeline(pipeline.id.to_string()), Permission::View).await?;
+    access::check(control, caller, Subject::Pipeline(pipeline.id.to_string()), Permission::Manage).await?;
     let now = Timestamp::now();
     let coupling =
         Coupling { id: Uuid::new_v4(), app: app.id, pipeline: pipeline.id, stage, created_at: now, updated_at: now };

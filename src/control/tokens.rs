@@ -139,6 +139,8 @@ pub async fn create(
     let row = control
         .store
         .write(move |tx| {
+            // It may have been removed since it was asked who it is.
+            store::accounts::get(tx, account)?.ok_or(ControlError::Denied)?;
             Ok::<_, ControlError>(store::tokens::insert(tx, account, &digest, &description, &scopes, expires_at)?)
         })
         .await?;

@@ -55,6 +55,9 @@ impl fmt::Display for AddonName {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AttachmentName(String);
 
+/// The longest name of an attachment, in characters.
+const LONGEST: usize = 60;
+
 impl AttachmentName {
     pub fn as_str(&self) -> &str {
         &self.0
@@ -63,7 +66,10 @@ impl AttachmentName {
     /// The name itself, or the first of `NAME_2`, `NAME_3` … that is not `taken`.
     #[must_use]
     pub fn free(self, taken: impl Fn(&Self) -> bool) -> Self {
-        let numbered = (2..).map(|number: u32| Self(format!("{}_{number}", self.0)));
+        let numbered = (2..).map(|number: u32| {
+            let end = format!("_{number}");
+            Self(self.0.chars().take(LONGEST - end.len()).collect::<String>() + &end)
+        });
         std::iter::once(self.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(self)
     }
 }
@@ -74,7 +80,7 @@ impl FromStr for AttachmentName {
     fn from_str(text: &str) -> Result<Self, AddonError> {
         let name = text.to_ascii_uppercase().replace('-', "_");
         let fits = name.starts_with(|c: char| c.is_ascii_uppercase())
-            && name.len() <= 60
+            && name.len() <= LONGEST
             && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
         if fits { Ok(Self(name)) } else { Err(AddonError::AttachmentName(text.chars().take(80).collect())) }
     }

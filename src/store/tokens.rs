@@ -59,7 +59,7 @@ pub fn insert(
 pub fn caller_of(tx: &Tx<'_>, sha256: &[u8; 32], now: Timestamp) -> Result<Option<(Caller, Scopes)>, StoreError> {
     tx.one(
         "SELECT accounts.id, accounts.email, accounts.admin, tokens.scopes FROM tokens JOIN accounts ON accounts.id = tokens.account_id
-         WHERE sha256 = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
+         WHERE sha256 = ?1 AND (expires_at IS NULL OR expires_at > ?2) AND accounts.removed_at IS NULL",
         (sha256.as_slice(), nanos(now)),
         |row| {
             let actor = Actor { id: parsed(row, "id")?, email: row.get("email")? };

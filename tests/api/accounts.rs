@@ -203,6 +203,10 @@ async fn what_is_in_a_body_needs_permission_too() {
     server.note("who uses another's add-on does not rename it:");
     let body = r#"{"user":"bob@example.com","permissions":["operate"]}"#;
     assert_eq!(server.as_with(&ann, "POST", "/teams/apps/anns/collaborators", body).await.0, 201);
+    let attach = r#"{"addon":"anns-db","app":"bobs"}"#;
+    said(&mut server, "bob, who may operate it alone", &bob, "POST", "/addon-attachments", attach).await;
+    let path = "/teams/apps/anns/collaborators/bob@example.com";
+    assert_eq!(server.as_with(&ann, "PATCH", path, r#"{"permissions":["operate","deploy"]}"#).await.0, 200);
     assert_eq!(server.as_with(&bob, "POST", "/addon-attachments", r#"{"addon":"anns-db","app":"bobs"}"#).await.0, 201);
     assert_eq!(server.as_with(&ann, "DELETE", "/apps/anns/collaborators/bob@example.com", "").await.0, 200);
     said(&mut server, "bob", &bob, "PATCH", "/apps/bobs/addons/anns-db", r#"{"name":"mine"}"#).await;
