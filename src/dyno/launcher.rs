@@ -61,6 +61,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherErro
         // Its log.
         let _ = writeln!(io::stderr(), "hokku launcher: stays in the group of the server: {error}");
     }
+    // Once: its shims make groups below it only, and none when it is gone.
+    let made = super::instances::hierarchy(&instance).and_then(|there| cgroup::prepare(&there, &instance.cgroup()));
+    if let Err(error) = made {
+        let _ = writeln!(io::stderr(), "hokku launcher: can't make the group of the dynos: {error}");
+    }
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;
     let null = OpenOptions::new().read(true).open("/dev/null")?;

@@ -95,7 +95,7 @@ impl Berth {
         let ring = step("make the log ring", file.display(), Ring::create(&file))?;
         let pipes = pipes(Stdio::Attach { tty: None }, shape.first_id() + spec::USER)?;
         let limits = (base.limits.clone(), bounds);
-        let berth = Self::build(single, base, instance, shape, limits, ring, pipes, true)?;
+        let berth = Self::build(single, base, instance, shape, limits, ring, pipes, [true, false])?;
         Ok(Self { ring_file: Some(file), ..berth })
     }
 
@@ -113,7 +113,7 @@ impl Berth {
         let ring = step("make the log ring", bundle.display(), ring)?;
         let (shape, limits) = (Shape::of(spec)?, (shape::limits(spec)?, shape::bounds(spec)?));
         let pipes = pipes(stdio, shape.first_id() + spec::USER)?;
-        Self::build(single, base, instance, shape, limits, ring, pipes, false)
+        Self::build(single, base, instance, shape, limits, ring, pipes, [false, !managed])
     }
 
     #[expect(clippy::too_many_arguments, reason = "the two above are the ways to call it")]
@@ -125,7 +125,7 @@ impl Berth {
         (limits, bounds): (GroupLimits, Bounds),
         ring: Ring,
         [ends, pipes]: [[Option<OwnedFd>; 3]; 2],
-        standard: bool,
+        [standard, by_hand]: [bool; 2],
     ) -> Result<Self, StepError> {
         let ahead = shape.make_ahead(single, instance)?;
         let Layer { mount, kept } = base.scratch.make(bounds)?;
@@ -136,7 +136,9 @@ impl Berth {
         )?;
         let (orders, init_orders) = step("make a socket", "init", UnixStream::pair())?;
         let (parent, name) = &shape.group;
-        let group = Group::create(&base.hierarchy, parent, name, &limits);
+        // An instance that is taken away must not get a group again from a shim that was forked before.
+        let create = if by_hand { Group::create } else { Group::create_below };
+        let group = create(&base.hierarchy, parent, name, &limits);
         let group = group.map_err(|error| StepError::caused("make the cgroup", name, &error))?;
         let child = match process::clone3(single, shape.clone_flags, group.v2_dir()) {
             Ok(Fork::Child) => {

@@ -55,6 +55,17 @@ impl Group {
     /// by a crash is replaced when it holds no process. On failure nothing but `parent` stays.
     pub fn create(hierarchy: &Hierarchy, parent: &str, name: &str, limits: &GroupLimits) -> Result<Self, CgroupError> {
         make_parents(hierarchy, parent)?;
+        Self::create_below(hierarchy, parent, name, limits)
+    }
+
+    /// The same where `parent` must be there, as it is from [`super::prepare`] until [`super::remove_parent`]: what comes
+    /// late leaves nothing.
+    pub fn create_below(
+        hierarchy: &Hierarchy,
+        parent: &str,
+        name: &str,
+        limits: &GroupLimits,
+    ) -> Result<Self, CgroupError> {
         let mut group = Self::open(hierarchy, parent, name);
         let mut made = Vec::new();
         let limited = group.make_dirs(&mut made).and_then(|()| group.set_limits(limits));
