@@ -1,11 +1,11 @@
 //! Which instances there are on this host: the register that gives each its number, from which its subnet, links, uids
-#![expect(clippy::missing_errors_doc, reason = "the error types say it")]
 //! and cgroups follow, so that several live side by side.
 //!
 //! The register is `/run/hokku/instances.json`, guarded by a lock on `/run/hokku/lock`. An entry is made when a server
 //! first starts and stays while its dynos may live, until [`release`] (`hokku down`) or the next boot; a running server
 //! also holds locks on its ROOT and RUN, so no two work on the same.
 #![forbid(unsafe_code)]
+#![expect(clippy::missing_errors_doc, reason = "the error types say it")]
 
 mod forwarding;
 
@@ -20,6 +20,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 const REGISTER_DIR: &str = "/run/hokku";
@@ -205,13 +206,15 @@ impl Register {
         Ok(())
     }
 
-    /// Forgets instances whose ROOT was deleted, unless a server still runs on them. Their number is not given out
+    /// Forgets instances whose ROOT was deleted, unless a server or a launcher still runs on them: ROOT may also be on a
+    /// disk that is not seen from here. Their number is not given out
     /// while their subnet is in use, so what they may have left cannot be mistaken for somebody else's.
     fn drop_stale(&mut self) -> Result<(), RegisterError> {
         let mut kept = Vec::new();
         for entry in std::mem::take(&mut self.content.entries) {
             let lock = entry.instance.run.join("lock");
-            if entry.instance.root.exists() || (lock.exists() && try_lock(&lock)?.is_none()) {
+            let launcher = UnixStream::connect(super::launcher::socket(&entry.instance)).is_ok();
+            if entry.instance.root.exists() || launcher || (lock.exists() && try_lock(&lock)?.is_none()) {
                 kept.push(entry);
             }
         }
