@@ -69,11 +69,10 @@ pub fn claim(name: InstanceName, root: &Path) -> Result<(Instance, Claim), Claim
     };
 
     let mut register = Register::open()?;
-    register.drop_stale()?;
     let instance = match register.entry_for(&name, &root)? {
         Some(known) if has_its_groups(&known) => known,
         Some(known) => Instance { delegated: delegated(), ..known },
-        None => Instance { delegated: delegated(), ..Instance::new(name, root, register.free_number()?) },
+        None => Instance { delegated: delegated(), ..Instance::new(name, root, register.number()?) },
     };
     make_passable(&instance.run).map_err(|source| RegisterError { path: instance.run.clone(), source })?;
     let Some(run_lock) = try_lock(&instance.run.join("lock"))? else {
@@ -206,15 +205,13 @@ impl Register {
         Ok(())
     }
 
-    /// Forgets instances whose ROOT was deleted, unless a server or a launcher still runs on them: ROOT may also be on a
-    /// disk that is not seen from here. Their number is not given out
-    /// while their subnet is in use, so what they may have left cannot be mistaken for somebody else's.
-    fn drop_stale(&mut self) -> Result<(), RegisterError> {
+    /// Forgets those of the instances that `wanted` names which are over: ROOT is gone, and neither a server nor a
+    /// launcher runs on it. Only what is in the way is forgotten, as ROOT may also be on a disk that is not seen from
+    /// here, and `hokku down` could not clear away any more what nobody knows.
+    fn drop_stale(&mut self, wanted: impl Fn(&Instance) -> bool) -> Result<(), RegisterError> {
         let mut kept = Vec::new();
         for entry in std::mem::take(&mut self.content.entries) {
-            let lock = entry.instance.run.join("lock");
-            let launcher = UnixStream::connect(super::launcher::socket(&entry.instance)).is_ok();
-            if entry.instance.root.exists() || launcher || (lock.exists() && try_lock(&lock)?.is_none()) {
+            if !wanted(&entry.instance) || is_alive(&entry.instance)? {
                 kept.push(entry);
             }
         }
@@ -231,7 +228,8 @@ impl Register {
     }
 
     /// The entry for this very name and root.
-    fn entry_for(&self, name: &InstanceName, root: &Path) -> Result<Option<Instance>, ClaimError> {
+    fn entry_for(&mut self, name: &InstanceName, root: &Path) -> Result<Option<Instance>, ClaimError> {
+        self.drop_stale(|entry| entry.name == *name && entry.root != root)?;
         if let Some(entry) = self.instances().find(|entry| entry.name == *name) {
             let same = entry.root == root;
             let taken = || ClaimError::NameTaken { name: name.clone(), root: entry.root.clone() };
@@ -240,6 +238,18 @@ impl Register {
         match self.instances().find(|entry| entry.root == root) {
             Some(entry) => Err(ClaimError::RootTaken { root: root.into(), name: entry.name.clone() }),
             None => Ok(None),
+        }
+    }
+
+    /// A number that is free, if need be one whose instance is over. It is not given out while its subnet is in use, so
+    /// what that instance may have left cannot be mistaken for somebody else's.
+    fn number(&mut self) -> Result<u32, ClaimError> {
+        match self.free_number() {
+            Err(ClaimError::Full) => {
+                self.drop_stale(|_| true)?;
+                self.free_number()
+            }
+            other => other,
         }
     }
 
@@ -260,6 +270,13 @@ impl Register {
         let last = self.content.entries.iter().all(|entry| entry.namespace != here);
         if last { self.content.before.restore(here) } else { Ok(()) }
     }
+}
+
+/// Whether there is anything that could be lost: its state, a server or a launcher.
+fn is_alive(instance: &Instance) -> Result<bool, RegisterError> {
+    let lock = instance.run.join("lock");
+    let launcher = || UnixStream::connect(super::launcher::socket(instance)).is_ok();
+    Ok(instance.root.exists() || launcher() || (lock.exists() && try_lock(&lock)?.is_none()))
 }
 
 /// The subnets that this host's addresses are in and that its routes lead to, the default route aside.
@@ -484,6 +501,30 @@ mod tests {
         drop(running);
         let (next, _claim) = claim(instance.0.name.clone(), b.path()).unwrap();
         assert_eq!(next.root, b.path().canonicalize().unwrap());
+    }
+
+    #[test]
+    fn what_is_in_nobodys_way_is_not_forgotten() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (instance, ended) = claim(name(), a.path()).unwrap();
+        let instance = Registered(instance);
+        drop((ended, a));
+        let (other, _claim) = claim(name(), b.path()).unwrap();
+        let _other = Registered(other);
+        assert!(list().unwrap().contains(&instance.0));
+    }
+
+    #[test]
+    fn a_name_is_not_free_while_its_launcher_lives() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (instance, ended) = claim(name(), a.path()).unwrap();
+        let instance = Registered(instance);
+        drop((ended, a));
+        let launcher = std::os::unix::net::UnixListener::bind(super::super::launcher::socket(&instance.0)).unwrap();
+        let error = claim(instance.0.name.clone(), b.path()).unwrap_err();
+        assert!(matches!(error, ClaimError::NameTaken { .. }), "{error}");
+        drop(launcher);
+        claim(instance.0.name.clone(), b.path()).unwrap();
     }
 
     #[test]

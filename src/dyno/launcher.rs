@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -61,13 +61,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherErro
         // Its log.
         let _ = writeln!(io::stderr(), "hokku launcher: stays in the group of the server: {error}");
     }
-    // Once: its shims make groups below it only, and none when it is gone.
-    let made = super::instances::hierarchy(&instance).and_then(|there| cgroup::prepare(&there, &instance.cgroup()));
-    if let Err(error) = made {
-        let _ = writeln!(io::stderr(), "hokku launcher: can't make the group of the dynos: {error}");
-    }
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;
+    let path = socket(&instance);
+    let ours = fs::metadata(&path)?.ino();
+    // Once: its shims make groups below it only, and none when it is gone. Nor is it made again by a launcher that comes
+    // when its instance has been taken away.
+    with_run_locked(&instance, || {
+        if fs::metadata(&path).is_ok_and(|now| now.ino() == ours) {
+            make_group(&instance);
+        }
+        Ok(())
+    })?;
     let null = OpenOptions::new().read(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(null).map_err(io::Error::from)?;
     // It may have to run a program.
@@ -78,7 +83,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherErro
         title.set(&format!("hokku-launcher {}", instance.name));
     }
     let base = base.map(|base| base.with_title(title));
-    let Some(forked) = serve(&single, &instance, &listener)? else { return Ok(()) };
+    let Some(forked) = serve(&single, &instance, &listener, ours)? else { return Ok(()) };
     // As long as any process has it open, servers could connect to a launcher that is dead.
     drop(listener);
     process::remember_children();
@@ -100,6 +105,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherErro
         }
     }
     Ok(())
+}
+
+fn make_group(instance: &Instance) {
+    let made = super::instances::hierarchy(instance).and_then(|there| cgroup::prepare(&there, &instance.cgroup()));
+    if let Err(error) = made {
+        // Its log.
+        let _ = writeln!(io::stderr(), "hokku launcher: can't make the group of the dynos: {error}");
+    }
 }
 
 /// Where only the host itself can reach its name server, a child of ours asks it for the dynos, for as long as the
@@ -160,6 +173,7 @@ fn serve(
     single: &SingleThreaded,
     instance: &Instance,
     listener: &UnixListener,
+    ours: u64,
 ) -> Result<Option<Forked>, LauncherError> {
     let mut waiting: HashMap<u16, Ahead> = HashMap::new();
     let mut relaying = Relaying::default();
@@ -167,7 +181,6 @@ fn serve(
         return Ok(Some(forked));
     }
     let path = socket(instance);
-    let ours = fs::metadata(&path)?.ino();
     // Hung up when all is gone, which is what whoever asked waits for.
     let mut asked_to_end = None;
     // The name leads elsewhere when RUN was removed or another launcher took over.
@@ -235,6 +248,18 @@ fn release(instance: &Instance, waiting: &mut HashMap<u16, Ahead>) {
         // With its namespace the link is gone anyway, only a little later.
         let _ = network::release(instance, slot);
     }
+}
+
+/// Removes the launcher's socket: the launcher ends, and one that is only about to start makes nothing any more.
+pub(super) fn forget(instance: &Instance) -> io::Result<()> {
+    let removed = with_run_locked(instance, || fs::remove_file(socket(instance)));
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn with_run_locked(instance: &Instance, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let run = File::open(&instance.run)?;
+    run.lock()?;
+    work()
 }
 
 /// The launcher's socket in RUN.

@@ -60,11 +60,13 @@ fn a_release_command_is_heard_and_run_again_and_vars_are_edited() {
     assert!(heroku.ok(&["releases:output", "v2", "-a", "shop"]).is_empty());
 
     let editor = heroku.home().join("editor");
-    std::fs::write(&editor, "#!/bin/sh\necho \"WORD='edited by hand'\" > \"$1\"\n").unwrap();
+    std::fs::write(&editor, "#!/bin/sh\necho \"WORD='edited by hand'\" > \"$1\"; touch \"$0.ran\"\n").unwrap();
     std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let mut edit = heroku.command(&["config:edit", "-a", "shop"]);
     let mut edit = edit.env("EDITOR", &editor).stdin(Stdio::piped()).spawn().unwrap();
-    // It asks whether that is meant.
+    // It asks whether that is meant. What comes earlier it may take for the KEY that its command line does not give.
+    let ran = heroku.home().join("editor.ran");
+    wait_for("the editor", || ran.exists().then_some(()));
     edit.stdin.take().unwrap().write_all(b"y\n").unwrap();
     assert!(edit.wait().unwrap().success());
     assert_eq!(hokku.ok(&["config:get", "WORD", "-a", "shop"]).trim(), "edited by hand");

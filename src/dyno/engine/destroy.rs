@@ -34,6 +34,8 @@ fn clear(instance: &Instance, grace: Duration) -> Result<(), EngineError> {
         let _ = launcher.set_read_timeout(Some(SHIM_WITHIN));
         let _ = launcher.read(&mut [0]);
     }
+    // One that is only about to start sees by this that it comes too late.
+    step("end the launcher", &instance.name, launcher::forget(instance))?;
     end_shims(instance, grace)?;
     let hierarchy = instances::hierarchy(instance).map_err(std::io::Error::other);
     let hierarchy = step("find the cgroups", instance.cgroup(), hierarchy)?;
