@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{Input, Segments, time};
-use crate::control::accounts::{self, NewPassword, Patch};
+use super::request::{Input, Segments, authorization, time};
+use crate::control::accounts::{self, NewPassword, Patch, Tokens};
 use crate::control::{Control, Resource, tokens};
 use crate::domain::actor::Actor;
 use crate::store::accounts::Account;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
@@ -32,6 +33,7 @@ struct Update {
 async fn update(
     State(control): State<Control>,
     Extension(actor): Extension<Actor>,
+    headers: HeaderMap,
     Input(body): Input<Update>,
 ) -> ApiResult<Json<Value>> {
     let password = match (body.new_password, body.password) {
@@ -42,9 +44,16 @@ async fn update(
         }
         (Some(_), None) => return Err(ApiError::invalid("To change the password, send the one so far too.")),
     };
-    let patch = Patch { admin: None, name: body.name, password };
+    let tokens = others_end(&control, &headers).await?;
+    let patch = Patch { admin: None, name: body.name, password, tokens };
     let (account, _) = accounts::update(&control, &actor.id.to_string(), patch).await?;
     Ok(Json(serialize(&account)))
+}
+
+/// All tokens end but the one that the request shows.
+pub(super) async fn others_end(control: &Control, headers: &HeaderMap) -> ApiResult<Tokens> {
+    let shown = tokens::shown(control, authorization(headers)).await?;
+    Ok(Tokens::End { but: shown.map(|(id, _)| id) })
 }
 
 async fn user(

@@ -64,6 +64,7 @@ struct Update {
 async fn update(
     State(control): State<Control>,
     path: Segments,
+    headers: HeaderMap,
     Input(body): Input<Update>,
 ) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let password = match body.password {
@@ -75,7 +76,8 @@ async fn update(
         body.admin.map(|admin| if admin { "administrator" } else { "no administrator" }),
         password.as_ref().map(|_| "new password"),
     ];
-    let changes = Patch { admin: body.admin, name: None, password };
+    let tokens = account::others_end(&control, &headers).await?;
+    let changes = Patch { admin: body.admin, name: None, password, tokens };
     let (account, password) = accounts::update(&control, path.get("account"), changes).await?;
     let note = words.into_iter().flatten().fold(account.email.clone(), |note, word| note + ", " + word);
     Ok((Extension(Note(note)), Json(serialize(&account, password))))

@@ -26,7 +26,8 @@ pub(super) fn routes() -> Router<Control> {
         .route("/apps/{app}/build-cache", delete(purge_cache))
 }
 
-/// The build is cancelled when the reader of its output goes away before the release is made.
+/// The build is cancelled when the reader of the URL that is answered goes away before the release is made; the URL that
+/// others see has no such effect.
 const ATTACHED: HeaderName = HeaderName::from_static("x-hokku-attached");
 
 #[derive(Debug, Deserialize)]
@@ -67,8 +68,8 @@ async fn create(
         ));
     };
     let source = NewSource::Uploaded { secret: secret.to_owned(), checksum: checksum.filter(|text| !text.is_empty()) };
-    let new = NewBuild { source, version, buildpacks: urls(body.buildpacks)?, attached: attached(&headers) };
-    start(&control, &actor, at.app, &base, new).await
+    let new = NewBuild { source, version, buildpacks: urls(body.buildpacks)? };
+    start(&control, &actor, at.app, &base, (new, attached(&headers))).await
 }
 
 async fn rebuild(
@@ -79,8 +80,8 @@ async fn rebuild(
     headers: HeaderMap,
     Input(Rebuild {}): Input<Rebuild>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
-    let new = NewBuild { source: NewSource::Last, version: None, buildpacks: Vec::new(), attached: attached(&headers) };
-    start(&control, &actor, at.app, &base, new).await
+    let new = NewBuild { source: NewSource::Last, version: None, buildpacks: Vec::new() };
+    start(&control, &actor, at.app, &base, (new, attached(&headers))).await
 }
 
 async fn start(
@@ -88,10 +89,14 @@ async fn start(
     actor: &Actor,
     app: App,
     base: &Base,
-    new: NewBuild,
+    (new, attached): (NewBuild, bool),
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let build = builds::create(control, actor, app.clone(), new).await?;
-    Ok((StatusCode::CREATED, Json(serialize(control, base, &app, &build))))
+    let mut row = serialize(control, base, &app, &build);
+    if attached {
+        row["output_stream_url"] = streams::attached_url(control, base, build.id).into();
+    }
+    Ok((StatusCode::CREATED, Json(row)))
 }
 
 fn attached(headers: &HeaderMap) -> bool {

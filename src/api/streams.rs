@@ -5,6 +5,7 @@ use super::error::{ApiError, ApiResult};
 use super::request::{Base, Segments};
 use crate::control::builds::{self, Reading};
 use crate::control::{Control, Resource};
+use crate::domain::build::BuildId;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -26,6 +27,11 @@ pub(super) fn routes() -> Router<Control> {
 /// Where the output of the build or release `id` can be read.
 pub(super) fn url(control: &Control, base: &Base, id: Uuid) -> String {
     base.url(&format!("/streams/{id}/{}", builds::output_secret(control, id)))
+}
+
+/// The same for who began the build, which ends with this reading.
+pub(super) fn attached_url(control: &Control, base: &Base, id: BuildId) -> String {
+    base.url(&format!("/streams/{}/{}", id.0, builds::attached_secret(control, id)))
 }
 
 async fn read(State(control): State<Control>, path: Segments) -> ApiResult<Response> {

@@ -100,7 +100,8 @@ pub(super) async fn update(ctx: &Context, args: Update) -> Result<(), Failure> {
 /// Change a password
 ///
 /// Without an address it is your own, and the one so far is asked for. With one, as an administrator, a new one is made up
-/// and printed, unless it is given on stdin with --password-stdin. Tokens go on being valid; see authorizations.
+/// and printed, unless it is given on stdin with --password-stdin. The account's tokens end, except the one
+/// that this command uses.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   $ sudo hokku users:password admin@localhost

@@ -15,6 +15,7 @@ use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use jiff::Timestamp;
 use std::sync::LazyLock;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 /// The shortest password (NIST SP 800-63B asks for at least eight characters).
 const SHORTEST: usize = 8;
@@ -203,6 +204,17 @@ pub struct Patch {
     /// An empty one takes it away.
     pub name: Option<String>,
     pub password: Option<NewPassword>,
+    /// What becomes of the account's tokens with a new password.
+    pub tokens: Tokens,
+}
+
+/// Who changes a password because somebody else may know it wants an end of what that one has made by it, as on Heroku.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Tokens {
+    #[default]
+    Stay,
+    /// All but the one that the change is made with.
+    End { but: Option<Uuid> },
 }
 
 #[derive(Clone, Debug)]
@@ -240,6 +252,9 @@ pub async fn update(control: &Control, which: &str, patch: Patch) -> Result<(Acc
             }
             if let Some(hash) = &hashed {
                 store::accounts::set_password(tx, id, hash, now)?;
+                if let Tokens::End { but } = patch.tokens {
+                    store::tokens::delete_all(tx, id, but)?;
+                }
             }
             an_administrator_is_among(store::accounts::list(tx)?)?;
             store::accounts::get(tx, id)?.ok_or(ControlError::NotFound(Resource::User))

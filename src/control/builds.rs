@@ -10,10 +10,12 @@ use crate::domain::log;
 use crate::logs::OutputReader;
 use crate::store;
 use crate::supervisor::builds::{BuildRequest, Source};
-use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
+
+/// What the secrets in the URLs of outputs are for.
+const OUTPUT: &str = "output";
+const ATTACHED: &str = "attached-output";
 
 /// What a client wants built.
 #[derive(Clone, Debug)]
@@ -23,8 +25,6 @@ pub struct NewBuild {
     pub version: Option<String>,
     /// Instead of the app's own; empty for those.
     pub buildpacks: Vec<String>,
-    /// Cancel it when the reader of its output goes away before the release is made.
-    pub attached: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -33,20 +33,6 @@ pub enum NewSource {
     Uploaded { secret: String, checksum: Option<String> },
     /// The app's last source again.
     Last,
-}
-
-/// Builds that end with the reader of their output.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Attached(Arc<Mutex<HashSet<BuildId>>>);
-
-impl Attached {
-    fn insert(&self, id: BuildId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-    }
-
-    fn take(&self, id: BuildId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
-    }
 }
 
 /// # Errors
@@ -70,11 +56,7 @@ pub async fn create(control: &Control, actor: &Actor, app: App, new: NewBuild) -
         // Whatever the builder left of it.
         let _ = std::fs::remove_file(path);
     }
-    let build = submitted?;
-    if new.attached {
-        control.attached.insert(build.id);
-    }
-    Ok(build)
+    Ok(submitted?)
 }
 
 fn is_commit(version: &str) -> bool {
@@ -155,17 +137,23 @@ impl Drop for Reading {
 /// # Errors
 /// When there is none or the secret is wrong.
 pub fn read_output(control: &Control, id: Uuid, secret: &str) -> Result<Reading, ControlError> {
-    if !super::tokens::equal(&output_secret(control, id), secret) {
+    let is = |whose| super::tokens::equal(&control.store.secret(whose, id), secret);
+    let attached = is(ATTACHED);
+    if !attached && !is(OUTPUT) {
         return Err(ControlError::NotFound(Resource::Output));
     }
     let build = BuildId(id);
     let reader = control.supervisor.builds().output(build).or_else(|| control.outputs.follow(id));
     let reader = reader.ok_or(ControlError::NotFound(Resource::Output))?;
-    let attached = control.attached.take(build).then(|| (build, control.clone()));
-    Ok(Reading { reader, attached })
+    Ok(Reading { reader, attached: attached.then(|| (build, control.clone())) })
 }
 
 /// The secret part of the output's URL.
 pub fn output_secret(control: &Control, id: Uuid) -> String {
-    control.store.secret("output", id)
+    control.store.secret(OUTPUT, id)
+}
+
+/// That of the URL whose reader cancels the build by going away before the release is made: only for who began the build.
+pub fn attached_secret(control: &Control, id: BuildId) -> String {
+    control.store.secret(ATTACHED, id.0)
 }

@@ -69,7 +69,6 @@ pub struct Control {
     pub drains: Drains,
     pub repositories: Repositories,
     pub(crate) jobs: stacks::Jobs,
-    pub(crate) attached: builds::Attached,
     /// Told when host names or certificates may have changed.
     names: Arc<tokio::sync::Notify>,
     /// Held while an app's egress is changed.
@@ -139,7 +138,6 @@ impl Control {
     pub fn new(parts: Parts) -> std::io::Result<Self> {
         let Parts { store, supervisor, hub, outputs, slugs, stacks, drains, place, closing } = parts;
         let sources = Sources::open(place.instance.root.join("sources"), place.source_limit)?;
-        let attached = builds::Attached::default();
         let (place, jobs, egress_turn) = (Arc::new(place), stacks::Jobs::default(), Arc::default());
         Ok(Self {
             store,
@@ -154,7 +152,6 @@ impl Control {
             drains,
             repositories: Repositories::default(),
             jobs,
-            attached,
             names: Arc::default(),
             egress_turn,
         })

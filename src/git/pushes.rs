@@ -165,7 +165,6 @@ async fn submit(
         source: NewSource::Uploaded { secret, checksum: None },
         version: Some(commit),
         buildpacks: Vec::new(),
-        attached: false,
     };
     let build = builds::create(control, &push.actor, push.app.clone(), new).await?;
     let output = control.supervisor.builds().output(build.id);

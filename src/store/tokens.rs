@@ -104,6 +104,13 @@ pub fn delete(tx: &Tx<'_>, account: AccountId, id: Uuid) -> Result<bool, StoreEr
     Ok(tx.execute("DELETE FROM tokens WHERE id = ?1 AND account_id = ?2", (text(id), text(account)))? > 0)
 }
 
+/// Ends all of an account but the one that is kept.
+pub fn delete_all(tx: &Tx<'_>, account: AccountId, keep: Option<Uuid>) -> Result<(), StoreError> {
+    let keep = keep.map(text);
+    tx.execute("DELETE FROM tokens WHERE account_id = ?1 AND id IS NOT ?2", (text(account), keep))?;
+    Ok(())
+}
+
 fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
     let created_at = time(row, "created_at")?;
     Ok(TokenRow {

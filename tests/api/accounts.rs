@@ -59,9 +59,13 @@ async fn accounts_are_made_changed_and_removed() {
     said(&mut server, "carl", &bob, "PATCH", "/account", r#"{"name":"Carl","new_password":"something new"}"#).await;
     let body = r#"{"new_password":"something new","password":"wrong one"}"#;
     said(&mut server, "carl", &bob, "PATCH", "/account", body).await;
+    let (_, other) = server.as_with(&bob, "POST", "/oauth/authorizations", "{}").await;
+    let other = other["access_token"]["token"].as_str().unwrap().to_owned();
     let body = r#"{"name":"Carl","new_password":"something new","password":"correct horse"}"#;
     let (status, row) = server.as_with(&bob, "PATCH", "/account", body).await;
     assert_eq!((status, &row["name"]), (200, &json!("Carl")));
+    assert_eq!(server.as_with(&other, "GET", "/account", "").await.0, 401, "a new password ends the other tokens");
+    assert_eq!(server.as_with(&bob, "GET", "/account", "").await.0, 200);
     assert_eq!(log_in(&server, "carl@example.com", "something new").await, 201);
 
     assert_eq!(server.as_with(&bob, "POST", "/apps", r#"{"name":"carls"}"#).await.0, 201);
@@ -78,6 +82,18 @@ async fn accounts_are_made_changed_and_removed() {
     assert_eq!(log_in(&server, "carl@example.com", "something new").await, 401, "the password is a new one");
     let transcript = server.transcript().replace(&basic, "[basic]");
     assert_said!(transcript);
+}
+
+#[tokio::test]
+async fn a_new_password_by_an_administrator_ends_all_tokens() {
+    let server = Server::start().await;
+    let carl = server.newcomer("carl@example.com", false).await;
+    assert_eq!(server.as_with(&carl, "GET", "/account", "").await.0, 200);
+    server.quietly("PATCH", "/accounts/carl@example.com", r#"{"admin":false}"#).await;
+    assert_eq!(server.as_with(&carl, "GET", "/account", "").await.0, 200);
+    server.quietly("PATCH", "/accounts/carl@example.com", r#"{"new_password":true}"#).await;
+    assert_eq!(server.as_with(&carl, "GET", "/account", "").await.0, 401);
+    assert!(server.quietly("GET", "/account", "").await["id"].is_string());
 }
 
 #[tokio::test]

@@ -171,8 +171,13 @@ async fn a_build_ends_with_the_reader_of_its_output_only_if_it_is_attached() {
         let response = server.send(request.body(Full::from(body)).unwrap()).await;
         let build: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
         let output = compiling(&server, &build).await;
-        drop(output);
         let path = format!("/apps/shop/builds/{}", build["id"].as_str().unwrap());
+        // Somebody else looks at it for a moment.
+        let seen = server.quietly("GET", &path, "").await;
+        assert_eq!(seen["output_stream_url"] == build["output_stream_url"], !attached);
+        drop(compiling(&server, &seen).await);
+        assert_eq!(server.quietly("GET", &path, "").await["status"], "pending");
+        drop(output);
         if attached {
             until(async || server.quietly("GET", &path, "").await["status"] == "failed").await;
         } else {
