@@ -29,6 +29,9 @@ const END_OF_INPUT: u8 = 4;
 /// It is the end when nothing follows for this long; else it is a byte like others.
 const QUIET: Duration = Duration::from_millis(200);
 
+/// A client that does not close its side of a connection that is over is left after so long.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// With this the line begins in which the client looks for the exit status.
 const STATUS_LINE: &[u8] = "\u{ffff} heroku-command-exit-status: ".as_bytes();
 
@@ -52,14 +55,26 @@ pub(super) async fn meet(control: &Control, first: u8, mut stream: TlsStream<Tcp
     let (mut reader, mut writer) = tokio::io::split(stream);
     if let Err(error) = dynos::attach(control, dyno, Box::new(theirs)).await {
         writer.write_all(format!(" !     Can't attach: {error}.\r\n").as_bytes()).await?;
-        return writer.shutdown().await;
+        writer.shutdown().await?;
+        return linger(&mut reader).await;
     }
     let (mut from_dyno, mut to_dyno) = tokio::io::split(ours);
     tokio::select! {
         // The client has gone, and with this the dyno's side of the connection goes too, which tells the dyno.
         gone = input(&mut reader, &mut to_dyno, tty) => gone,
-        ended = output(&mut from_dyno, &mut writer) => ended,
+        ended = output(&mut from_dyno, &mut writer) => {
+            ended?;
+            linger(&mut reader).await
+        }
     }
+}
+
+/// Takes what the client sends before it has seen the end: with that unread, the connection would be reset, which the
+/// client takes for a failure of the dyno.
+async fn linger(client: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    // Its own end of the connection matters to nobody any more.
+    let _ = timeout(LINGER, tokio::io::copy(client, &mut tokio::io::sink())).await;
+    Ok(())
 }
 
 /// From the client, until it goes.

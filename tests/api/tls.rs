@@ -75,6 +75,12 @@ async fn a_client_meets_its_dyno_once() {
     assert_eq!(&greeting, b"rendezvous\r\n");
     stream.write_all(b"hello\x04").await.unwrap();
     assert_eq!(rest(&mut stream).await, "ran cat; read hello");
+    // What crosses the end of the dyno must not make the client's system say that the connection was reset.
+    for late in [b"late", b"more"] {
+        stream.write_all(late).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
 
     let mut stream = connect(&server).await;
     stream.write_all(format!("{secret}\r\n").as_bytes()).await.unwrap();
