@@ -69,7 +69,7 @@ async fn create(
     };
     let source = NewSource::Uploaded { secret: secret.to_owned(), checksum: checksum.filter(|text| !text.is_empty()) };
     let new = NewBuild { source, version, buildpacks: urls(body.buildpacks)? };
-    start(&control, &actor, at.app, &base, (new, attached(&headers))).await
+    start(&control, &actor, at.app, &base, new, attached(&headers)).await
 }
 
 async fn rebuild(
@@ -81,7 +81,7 @@ async fn rebuild(
     Input(Rebuild {}): Input<Rebuild>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let new = NewBuild { source: NewSource::Last, version: None, buildpacks: Vec::new() };
-    start(&control, &actor, at.app, &base, (new, attached(&headers))).await
+    start(&control, &actor, at.app, &base, new, attached(&headers)).await
 }
 
 async fn start(
@@ -89,7 +89,8 @@ async fn start(
     actor: &Actor,
     app: App,
     base: &Base,
-    (new, attached): (NewBuild, bool),
+    new: NewBuild,
+    attached: bool,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let build = builds::create(control, actor, app.clone(), new).await?;
     let mut row = serialize(control, base, &app, &build);

@@ -56,7 +56,8 @@ pub(super) async fn meet(control: &Control, first: u8, mut stream: TlsStream<Tcp
     if let Err(error) = dynos::attach(control, dyno, Box::new(theirs)).await {
         writer.write_all(format!(" !     Can't attach: {error}.\r\n").as_bytes()).await?;
         writer.shutdown().await?;
-        return linger(&mut reader).await;
+        linger(&mut reader).await;
+        return Ok(());
     }
     let (mut from_dyno, mut to_dyno) = tokio::io::split(ours);
     tokio::select! {
@@ -64,17 +65,17 @@ pub(super) async fn meet(control: &Control, first: u8, mut stream: TlsStream<Tcp
         gone = input(&mut reader, &mut to_dyno, tty) => gone,
         ended = output(&mut from_dyno, &mut writer) => {
             ended?;
-            linger(&mut reader).await
+            linger(&mut reader).await;
+            Ok(())
         }
     }
 }
 
 /// Takes what the client sends before it has seen the end: with that unread, the connection would be reset, which the
 /// client takes for a failure of the dyno.
-async fn linger(client: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+async fn linger(client: &mut (impl AsyncRead + Unpin)) {
     // Its own end of the connection matters to nobody any more.
     let _ = timeout(LINGER, tokio::io::copy(client, &mut tokio::io::sink())).await;
-    Ok(())
 }
 
 /// From the client, until it goes.

@@ -503,12 +503,34 @@ mod tests {
         assert_eq!(next.root, b.path().canonicalize().unwrap());
     }
 
+    /// An instance whose ROOT is gone and whose server has ended.
+    fn over() -> Registered {
+        let root = tempfile::tempdir().unwrap();
+        let (instance, _claim) = claim(name(), root.path()).unwrap();
+        Registered(instance)
+    }
+
+    #[test]
+    fn numbers_of_what_is_over_are_given_out_again_when_none_is_left() {
+        let root = tempfile::tempdir().unwrap();
+        // The last, as the subnets of the first may be in use here.
+        let last = MAX_INSTANCES - 1;
+        let numbered = |number| {
+            let root = if number == last { "/gone".into() } else { root.path().to_owned() };
+            Entry { instance: Instance::new(name(), root, number), namespace: 1 }
+        };
+        let mut content = Content::new(String::new());
+        content.entries = (0..MAX_INSTANCES).map(numbered).collect();
+        let mut register = Register { content, _lock: tempfile::tempfile().unwrap() };
+        assert_eq!(register.number().unwrap(), last);
+        let instance = Instance::new(name(), root.path().to_owned(), last);
+        register.content.entries.push(Entry { instance, namespace: 1 });
+        assert!(matches!(register.number(), Err(ClaimError::Full)));
+    }
+
     #[test]
     fn what_is_in_nobodys_way_is_not_forgotten() {
-        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (instance, ended) = claim(name(), a.path()).unwrap();
-        let instance = Registered(instance);
-        drop((ended, a));
+        let (instance, b) = (over(), tempfile::tempdir().unwrap());
         let (other, _claim) = claim(name(), b.path()).unwrap();
         let _other = Registered(other);
         assert!(list().unwrap().contains(&instance.0));
@@ -516,10 +538,7 @@ mod tests {
 
     #[test]
     fn a_name_is_not_free_while_its_launcher_lives() {
-        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (instance, ended) = claim(name(), a.path()).unwrap();
-        let instance = Registered(instance);
-        drop((ended, a));
+        let (instance, b) = (over(), tempfile::tempdir().unwrap());
         let launcher = std::os::unix::net::UnixListener::bind(super::super::launcher::socket(&instance.0)).unwrap();
         let error = claim(instance.0.name.clone(), b.path()).unwrap_err();
         assert!(matches!(error, ClaimError::NameTaken { .. }), "{error}");

@@ -2,9 +2,12 @@
 
 use super::stage::{Stage, eventually};
 use hokku::domain::dyno::DynoId;
-use hokku::dyno::{Io, Ready, What};
+use hokku::dyno::{Io, Ready, What, destroy, instances};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
 use std::time::Duration;
 
 /// The process on the host that is the parent of the dyno's pid 1.
@@ -23,6 +26,42 @@ fn shim(stage: &Stage, id: DynoId) -> i32 {
 fn kill(pid: i32) {
     let pidfd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
     pidfd_send_signal(pidfd, Signal::KILL).unwrap();
+}
+
+/// `hokku down` may come between a server's start of a launcher and what that does first.
+#[tokio::test]
+async fn a_launcher_makes_a_group_only_while_its_instance_is_there() {
+    for taken_away in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let name = format!("late-{}-{taken_away}", std::process::id()).parse().unwrap();
+        let (instance, _claim) = instances::claim(name, root.path()).unwrap();
+        let socket = instance.run.join("launcher.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let turn = File::open(&instance.run).unwrap();
+        turn.lock().unwrap();
+        let mut launcher = Command::new(env!("CARGO_BIN_EXE_hokku"))
+            .args(["launcher", &serde_json::to_string(&instance).unwrap()])
+            .stdin(OwnedFd::from(listener))
+            .spawn()
+            .unwrap();
+        let waits = format!(" {} ", launcher.id());
+        let locks = || fs::read_to_string("/proc/locks").unwrap();
+        let waiting = || locks().lines().any(|lock| lock.contains("-> FLOCK") && lock.contains(&waits));
+        eventually("it waits for its turn", waiting).await;
+        if taken_away {
+            fs::remove_file(&socket).unwrap();
+        }
+        drop(turn);
+        let group = instances::hierarchy(&instance).unwrap().v2().unwrap().join(instance.cgroup());
+        if !taken_away {
+            eventually("its group", || group.exists()).await;
+            fs::remove_file(&socket).unwrap();
+        }
+        launcher.wait().unwrap();
+        assert_eq!(group.exists(), !taken_away);
+        destroy(&instance, Duration::ZERO).await.unwrap();
+        assert!(!group.exists());
+    }
 }
 
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.002; done";
