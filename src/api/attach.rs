@@ -14,7 +14,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::DuplexStream;
+use std::pin::pin;
+use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
 pub(super) fn routes() -> Router<Control> {
     Router::new().route("/attach/{dyno}/{secret}", get(attach))
@@ -41,11 +42,23 @@ async fn attach(State(control): State<Control>, path: Segments, mut request: Req
 }
 
 /// Until either side is gone; a client that never comes back is one that is gone.
-async fn pass_on(upgrade: OnUpgrade, mut dyno: DuplexStream) {
-    if let Ok(client) = upgrade.await {
-        // A broken connection is the end of the session, and the dyno's side of it says so in the app's log.
-        let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut dyno).await;
-    }
+async fn pass_on(upgrade: OnUpgrade, dyno: DuplexStream) {
+    let Ok(client) = upgrade.await else { return };
+    let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
+    let (mut from_dyno, mut to_dyno) = tokio::io::split(dyno);
+    let mut answer = pin!(async {
+        tokio::io::copy(&mut from_dyno, &mut to_client).await?;
+        to_client.shutdown().await
+    });
+    // A broken connection is the end of the session, and the dyno's side of it says so in the app's log.
+    let _ = tokio::select! {
+        _ = tokio::io::copy(&mut from_client, &mut to_dyno) => {
+            // Whether the client has gone or the dyno takes no more: what that has said is still to be read.
+            let _ = to_dyno.shutdown().await;
+            answer.await
+        }
+        answered = &mut answer => answered,
+    };
 }
 
 fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {

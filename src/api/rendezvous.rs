@@ -62,7 +62,7 @@ pub(super) async fn meet(control: &Control, first: u8, mut stream: TlsStream<Tcp
     let (mut from_dyno, mut to_dyno) = tokio::io::split(ours);
     tokio::select! {
         // The client has gone, and with this the dyno's side of the connection goes too, which tells the dyno.
-        gone = input(&mut reader, &mut to_dyno, tty) => gone,
+        gone = from_client(&mut reader, &mut to_dyno, tty) => gone,
         ended = output(&mut from_dyno, &mut writer) => {
             ended?;
             linger(&mut reader).await;
@@ -78,7 +78,20 @@ async fn linger(client: &mut (impl AsyncRead + Unpin)) {
     let _ = timeout(LINGER, tokio::io::copy(client, &mut tokio::io::sink())).await;
 }
 
-/// From the client, until it goes.
+/// From the client, until it goes. A dyno that takes no more has ended, and what it has said is still to be read.
+async fn from_client(
+    client: &mut (impl AsyncRead + Unpin),
+    dyno: &mut (impl AsyncWrite + Unpin),
+    tty: bool,
+) -> io::Result<()> {
+    match input(client, dyno, tty).await {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            tokio::io::copy(client, &mut tokio::io::sink()).await.map(|_| ())
+        }
+        other => other,
+    }
+}
+
 async fn input(
     client: &mut (impl AsyncRead + Unpin),
     dyno: &mut (impl AsyncWrite + Unpin),
@@ -216,6 +229,19 @@ mod tests {
         let mut input = Input { tty: true, begun: 0, held: false };
         assert_eq!(input.take(b"x\r\n\x04"), b"x\r\n\x04");
         assert!(!input.held);
+    }
+
+    #[tokio::test]
+    async fn a_dyno_that_takes_no_more_is_no_client_that_has_gone() {
+        let (mut there, mut client) = tokio::io::duplex(1024);
+        let (mut dyno, ended) = tokio::io::duplex(1024);
+        drop(ended);
+        let mut passing = std::pin::pin!(from_client(&mut client, &mut dyno, true));
+        there.write_all(b"more than it reads").await.unwrap();
+        assert!(timeout(Duration::from_millis(100), &mut passing).await.is_err(), "what it has said would be lost");
+        there.write_all(b"and more").await.unwrap();
+        drop(there);
+        passing.await.unwrap();
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use crate::hokku::{Hokku, text};
 use crate::loopback_resolver::{ADDRESS, NAME, on_a_host_with_a_loopback_resolver};
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 #[test]
 fn run_passes_output_input_and_exit_status() {
@@ -25,6 +25,23 @@ fn run_passes_output_input_and_exit_status() {
     assert!(hokku.ok(&["run", "-a", "oneoff", "--", "env"]).contains("DYNO=run."));
     assert!(!hokku.ok(&["run", "-a", "oneoff", "--", "env"]).contains("PORT="), "only web has a port");
     assert_eq!(hokku.ok(&["run", "-a", "oneoff", "-e", "A=b c", "--", "echo $A"]).trim(), "b c");
+}
+
+#[test]
+fn input_that_is_never_read_costs_no_output() {
+    let hokku = Hokku::start();
+    let _repository = hokku.serving("oneoff");
+    for _ in 0..10 {
+        let mut yes = Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
+        let output = hokku
+            .command(&["run", "-x", "-a", "oneoff", "--", "seq 3000; exit 3"])
+            .stdin(yes.stdout.take().unwrap())
+            .output()
+            .unwrap();
+        yes.wait().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout).lines().count(), 3000);
+    }
 }
 
 #[test]
