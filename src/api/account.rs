@@ -36,16 +36,15 @@ async fn update(
     headers: HeaderMap,
     Input(body): Input<Update>,
 ) -> ApiResult<Json<Value>> {
-    let password = match (body.new_password, body.password) {
-        (None, _) => None,
+    let (so_far, password) = match (body.new_password, body.password) {
+        (None, _) => (None, None),
         (Some(new), Some(old)) => {
-            accounts::check_password(&control, &actor, old).await?;
-            Some(NewPassword::Given(new))
+            (Some(accounts::check_password(&control, &actor, old).await?), Some(NewPassword::Given(new)))
         }
         (Some(_), None) => return Err(ApiError::invalid("To change the password, send the one so far too.")),
     };
     let tokens = others_end(&control, &headers).await?;
-    let patch = Patch { admin: None, name: body.name, password, tokens };
+    let patch = Patch { admin: None, name: body.name, password, so_far, tokens };
     let (account, _) = accounts::update(&control, &actor.id.to_string(), patch).await?;
     Ok(Json(serialize(&account)))
 }

@@ -77,7 +77,7 @@ async fn update(
         password.as_ref().map(|_| "new password"),
     ];
     let tokens = account::others_end(&control, &headers).await?;
-    let changes = Patch { admin: body.admin, name: None, password, tokens };
+    let changes = Patch { admin: body.admin, password, tokens, ..Patch::default() };
     let (account, password) = accounts::update(&control, path.get("account"), changes).await?;
     let note = words.into_iter().flatten().fold(account.email.clone(), |note, word| note + ", " + word);
     Ok((Extension(Note(note)), Json(serialize(&account, password))))

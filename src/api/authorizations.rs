@@ -4,7 +4,8 @@
 use super::error::{ApiError, ApiResult};
 use super::paging;
 use super::request::{Input, Segments, authorization, time};
-use crate::control::{Control, ControlError, Resource, tokens};
+use crate::control::tokens::{self, Proof};
+use crate::control::{Control, ControlError, Resource};
 use crate::domain::actor::Actor;
 use crate::domain::scope::Scopes;
 use crate::store::tokens::TokenRow;
@@ -63,13 +64,14 @@ struct Update {
 async fn create(
     State(control): State<Control>,
     Extension(actor): Extension<Actor>,
+    Extension(proof): Extension<Proof>,
     Input(body): Input<Create>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let description = body.description.unwrap_or_else(|| "Long-lived user authorization".to_owned());
     check_description(&description)?;
     let scopes = Scopes::parse(body.scope.iter().flatten().map(String::as_str)).map_err(ControlError::from)?;
     let lifetime = body.expires_in.map(Seconds::lifetime).transpose()?;
-    let (row, token) = tokens::create(&control, &actor, &description, scopes, lifetime).await?;
+    let (row, token) = tokens::create(&control, (&actor, proof), &description, scopes, lifetime).await?;
     Ok((StatusCode::CREATED, Json(serialize(&actor, &row, Some(&token)))))
 }
 

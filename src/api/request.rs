@@ -107,7 +107,9 @@ async fn entered(control: &Control, request: Request) -> ApiResult<(Request, Opt
     let peer = parts.extensions.get().copied().unwrap_or(Peer::Network);
     let header = authorization(&parts.headers);
     let entry = if rule.method == "POST" && rule.path == authorizations::PATH {
-        Entry { caller: accounts::log_in(control, peer, header).await?, app: None }
+        let (caller, proof) = accounts::log_in(control, peer, header).await?;
+        parts.extensions.insert(proof);
+        Entry { caller, app: None }
     } else {
         let segments = Segments::from_request_parts(&mut parts, control).await?;
         let header = authorization(&parts.headers);

@@ -1,7 +1,7 @@
 //! The people who may use this instance, and their passwords.
 #![forbid(unsafe_code)]
 
-use super::tokens::{self, Peer};
+use super::tokens::{self, Kind, Peer, Proof};
 use super::{Control, ControlError, Resource};
 use crate::domain::access::Caller;
 use crate::domain::actor::Actor;
@@ -124,11 +124,11 @@ async fn slowly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) ->
     Ok(tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?)
 }
 
-/// The account of that address and password; what is wrong is not said, nor does the time tell it.
+/// The account of that address and password, and its hash; what is wrong is not said, nor does the time tell it.
 ///
 /// # Errors
 /// [`ControlError::Denied`].
-async fn by_password(control: &Control, email: String, password: String) -> Result<Caller, ControlError> {
+async fn by_password(control: &Control, email: String, password: String) -> Result<(Caller, String), ControlError> {
     static NOBODY: LazyLock<String> = LazyLock::new(|| {
         let hash: Result<PasswordHash, _> = Argon2::default().hash_password(b"nobody's");
         hash.map(|hash| hash.to_string()).unwrap_or_default()
@@ -144,15 +144,15 @@ async fn by_password(control: &Control, email: String, password: String) -> Resu
             Ok::<_, ControlError>((account, kept))
         })
         .await?;
-    let has_one = kept.is_some();
+    let hash = kept.clone();
     let right = slowly(move || {
         let kept = kept.unwrap_or_else(|| NOBODY.clone());
         let parsed = PasswordHash::new(&kept);
         parsed.is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
     });
     let right = right.await?;
-    match account {
-        Some(account) if right && has_one => Ok(Caller { actor: account.actor(), admin: account.admin }),
+    match (account, hash) {
+        (Some(account), Some(hash)) if right => Ok((Caller { actor: account.actor(), admin: account.admin }, hash)),
         _ => Err(ControlError::Denied),
     }
 }
@@ -161,25 +161,39 @@ async fn by_password(control: &Control, email: String, password: String) -> Resu
 ///
 /// # Errors
 /// [`ControlError::Denied`] when neither is right; [`ControlError::Forbidden`] when the token is for less than all.
-pub async fn log_in(control: &Control, peer: Peer, authorization: Option<&str>) -> Result<Caller, ControlError> {
+pub async fn log_in(
+    control: &Control,
+    peer: Peer,
+    authorization: Option<&str>,
+) -> Result<(Caller, Proof), ControlError> {
     if let Some((email, password)) = authorization.and_then(tokens::basic)
         && !password.starts_with(tokens::PREFIX)
     {
-        return by_password(control, email, password).await;
+        let (caller, hash) = by_password(control, email, password).await?;
+        return Ok((caller, Proof(Kind::Password(hash))));
     }
     let shown = tokens::shown_by(peer, authorization);
     let (caller, scopes) = control.store.read(move |tx| tokens::caller(tx, shown)).await?;
-    if scopes.permit(Scope::Global) { Ok(caller) } else { Err(ControlError::Forbidden { has: scopes }) }
+    if !scopes.permit(Scope::Global) {
+        return Err(ControlError::Forbidden { has: scopes });
+    }
+    Ok((caller, Proof(Kind::Shown(shown))))
 }
 
+/// The hash of the account's password so far, if it is that.
+///
 /// # Errors
-/// [`ControlError::Invalid`] when it is not the account's.
-pub async fn check_password(control: &Control, actor: &Actor, password: String) -> Result<(), ControlError> {
+/// [`ControlError::Invalid`] when it is not.
+pub async fn check_password(control: &Control, actor: &Actor, password: String) -> Result<String, ControlError> {
     let wrong = |error| match error {
-        ControlError::Denied => ControlError::Invalid("That is not the password so far.".to_owned()),
+        ControlError::Denied => wrong_password(),
         error => error,
     };
-    by_password(control, actor.email.clone(), password).await.map(|_| ()).map_err(wrong)
+    by_password(control, actor.email.clone(), password).await.map(|(_, hash)| hash).map_err(wrong)
+}
+
+fn wrong_password() -> ControlError {
+    ControlError::Invalid("That is not the password so far.".to_owned())
 }
 
 /// A password for the first administrator, made up once, when there is nobody yet who has one.
@@ -204,6 +218,8 @@ pub struct Patch {
     /// An empty one takes it away.
     pub name: Option<String>,
     pub password: Option<NewPassword>,
+    /// The hash that the password must still have for anything to be changed.
+    pub so_far: Option<String>,
     /// What becomes of the account's tokens with a new password.
     pub tokens: Tokens,
 }
@@ -243,6 +259,9 @@ pub async fn update(control: &Control, which: &str, patch: Patch) -> Result<(Acc
     let account = control
         .store
         .write(move |tx| {
+            if patch.so_far.is_some() && store::accounts::password(tx, id)? != patch.so_far {
+                return Err(wrong_password());
+            }
             let now = Timestamp::now();
             if let Some(admin) = patch.admin {
                 store::accounts::set_admin(tx, id, admin, now)?;

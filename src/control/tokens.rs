@@ -3,7 +3,7 @@
 
 use super::{Control, ControlError, Resource};
 use crate::domain::access::Caller;
-use crate::domain::actor::Actor;
+use crate::domain::actor::{AccountId, Actor};
 use crate::domain::scope::Scopes;
 use crate::store::accounts::Account;
 use crate::store::tokens::TokenRow;
@@ -53,6 +53,34 @@ pub(super) enum Shown {
     Token([u8; 32]),
     Root,
     Nothing,
+}
+
+/// What somebody who asks for a token has shown. It is looked at once more when the token is made: a new password may have
+/// ended it meanwhile.
+#[derive(Clone)]
+pub struct Proof(pub(super) Kind);
+
+#[derive(Clone)]
+pub(super) enum Kind {
+    Shown(Shown),
+    /// The password of this hash.
+    Password(String),
+}
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Proof")
+    }
+}
+
+impl Proof {
+    fn check(&self, tx: &Tx<'_>, account: AccountId) -> Result<(), ControlError> {
+        match &self.0 {
+            Kind::Shown(shown) => caller(tx, *shown).map(|_| ()),
+            Kind::Password(hash) if store::accounts::password(tx, account)?.as_ref() == Some(hash) => Ok(()),
+            Kind::Password(_) => Err(ControlError::Denied),
+        }
+    }
 }
 
 pub(super) fn shown_by(peer: Peer, authorization: Option<&str>) -> Shown {
@@ -118,10 +146,10 @@ pub async fn describe(control: &Control, row: &TokenRow, description: &str) -> R
 /// Makes a token; its text is shown this once.
 ///
 /// # Errors
-/// When there are no random numbers or the store refuses.
+/// When `proof` holds no longer, there are no random numbers or the store refuses.
 pub async fn create(
     control: &Control,
-    actor: &Actor,
+    (actor, proof): (&Actor, Proof),
     description: &str,
     scopes: Scopes,
     lifetime: Option<SignedDuration>,
@@ -141,6 +169,7 @@ pub async fn create(
         .write(move |tx| {
             // It may have been removed since it was asked who it is.
             store::accounts::get(tx, account)?.ok_or(ControlError::Denied)?;
+            proof.check(tx, account)?;
             Ok::<_, ControlError>(store::tokens::insert(tx, account, &digest, &description, &scopes, expires_at)?)
         })
         .await?;

@@ -3,6 +3,10 @@
 
 use crate::assert_said;
 use crate::server::Server;
+use hokku::control::ControlError;
+use hokku::control::accounts::{self, NewPassword, Patch};
+use hokku::control::tokens::{self, Peer};
+use hokku::domain::scope::Scopes;
 use serde_json::{Value, json};
 
 /// What `token`'s account is answered, as one line.
@@ -94,6 +98,32 @@ async fn a_new_password_by_an_administrator_ends_all_tokens() {
     server.quietly("PATCH", "/accounts/carl@example.com", r#"{"new_password":true}"#).await;
     assert_eq!(server.as_with(&carl, "GET", "/account", "").await.0, 401);
     assert!(server.quietly("GET", "/account", "").await["id"].is_string());
+}
+
+#[tokio::test]
+async fn what_has_been_shown_is_good_for_no_token_once_the_password_is_another() {
+    let server = Server::start().await;
+    let control = &server.control;
+    let carl = server.newcomer("carl@example.com", false).await;
+    let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "carl@example.com:correct horse");
+    for shown in [format!("Bearer {carl}"), format!("Basic {basic}")] {
+        // In the middle of a request for a token.
+        let (caller, proof) = accounts::log_in(control, Peer::Network, Some(&shown)).await.unwrap();
+        let create = || tokens::create(control, (&caller.actor, proof.clone()), "late", Scopes::default(), None);
+        create().await.unwrap();
+        server.quietly("PATCH", "/accounts/carl@example.com", r#"{"new_password":true}"#).await;
+        assert!(matches!(create().await, Err(ControlError::Denied)));
+        server.quietly("PATCH", "/accounts/carl@example.com", r#"{"password":"correct horse"}"#).await;
+        assert!(matches!(create().await, Err(ControlError::Denied)), "another one, though the same word");
+        if shown.starts_with("Basic") {
+            let hash = accounts::check_password(control, &caller.actor, "correct horse".to_owned()).await.unwrap();
+            server.quietly("PATCH", "/accounts/carl@example.com", r#"{"new_password":true}"#).await;
+            let password = Some(NewPassword::Given("mallory's own".to_owned()));
+            let late = Patch { password, so_far: Some(hash), ..Patch::default() };
+            let refused = accounts::update(control, "carl@example.com", late).await.unwrap_err();
+            assert_eq!(refused.to_string(), "That is not the password so far.");
+        }
+    }
 }
 
 #[tokio::test]
