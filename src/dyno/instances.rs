@@ -267,8 +267,12 @@ impl Register {
 
     fn restore_forwarding(&mut self) -> Result<(), RegisterError> {
         let here = network_namespace()?;
-        let last = self.content.entries.iter().all(|entry| entry.namespace != here);
-        if last { self.content.before.restore(here) } else { Ok(()) }
+        for entry in self.content.entries.iter().filter(|entry| entry.namespace == here) {
+            if is_alive(&entry.instance)? {
+                return Ok(());
+            }
+        }
+        self.content.before.restore(here)
     }
 }
 
@@ -394,6 +398,8 @@ mod tests {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
             let namespace = File::open("/proc/thread-self/ns/net").unwrap();
             Netlink::open().unwrap().add_veth("up", 1500, "down", std::os::fd::AsFd::as_fd(&namespace)).unwrap();
+            // One that is over counts for nothing.
+            let _over = over();
             for (before, ipv6, during) in [
                 (["0", "0", "1", "1"], false, ["1", "0", "1", "1"]),
                 (["0", "0", "1", "1"], true, ["1", "1", "2", "2"]),

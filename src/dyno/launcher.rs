@@ -57,22 +57,22 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherErro
     let _ = rustix::process::setsid();
     rustix::process::chdir("/").map_err(io::Error::from)?;
     let _ = rustix::thread::set_name(c"hokku-launcher");
-    if let Err(error) = super::instances::hierarchy(&instance).and_then(|there| cgroup::step_aside(&there)) {
-        // Its log.
-        let _ = writeln!(io::stderr(), "hokku launcher: stays in the group of the server: {error}");
-    }
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;
     let path = socket(&instance);
     let ours = fs::metadata(&path)?.ino();
     // Once: its shims make groups below it only, and none when it is gone. Nor is it made again by a launcher that comes
     // when its instance has been taken away.
-    with_run_locked(&instance, || {
-        if fs::metadata(&path).is_ok_and(|now| now.ino() == ours) {
-            make_group(&instance);
+    let there = with_run_locked(&instance, || {
+        let there = fs::metadata(&path).is_ok_and(|now| now.ino() == ours);
+        if there {
+            make_groups(&instance);
         }
-        Ok(())
+        Ok(there)
     })?;
+    if !there {
+        return Ok(());
+    }
     let null = OpenOptions::new().read(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(null).map_err(io::Error::from)?;
     // It may have to run a program.
@@ -107,11 +107,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherErro
     Ok(())
 }
 
-fn make_group(instance: &Instance) {
-    let made = super::instances::hierarchy(instance).and_then(|there| cgroup::prepare(&there, &instance.cgroup()));
+/// Its own, where it stays when the server's unit is stopped, and that of the dynos.
+fn make_groups(instance: &Instance) {
+    let made = super::instances::hierarchy(instance).and_then(|hierarchy| {
+        cgroup::step_aside(&hierarchy)?;
+        cgroup::prepare(&hierarchy, &instance.cgroup())
+    });
     if let Err(error) = made {
         // Its log.
-        let _ = writeln!(io::stderr(), "hokku launcher: can't make the group of the dynos: {error}");
+        let _ = writeln!(io::stderr(), "hokku launcher: can't make its groups: {error}");
     }
 }
 
@@ -256,7 +260,7 @@ pub(super) fn forget(instance: &Instance) -> io::Result<()> {
     removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
-fn with_run_locked(instance: &Instance, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+fn with_run_locked<T>(instance: &Instance, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let run = File::open(&instance.run)?;
     run.lock()?;
     work()

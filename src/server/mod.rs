@@ -272,9 +272,14 @@ pub fn down(root: &Path, name: Option<&InstanceName>, purge: bool) -> anyhow::Re
     require_root()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         if let Some(instance) = registered(root, name)? {
-            let _claim = stop_server(&instance).await?;
+            let seen = instance.root.exists();
+            let claim = stop_server(&instance).await?;
             Router::stop(&instance).await?;
             dyno::destroy(&instance, LAST_GRACE).await?;
+            if !seen {
+                drop(claim);
+                forget_root(&instance.root);
+            }
         }
         for file in ["instance.json", "lock"] {
             remove_file(&root.join(file))?;
@@ -284,6 +289,13 @@ pub fn down(root: &Path, name: Option<&InstanceName>, purge: bool) -> anyhow::Re
         }
         Ok(())
     })
+}
+
+/// Takes the directory away again that a claim of its ROOT has made, where that is not to be seen from here.
+fn forget_root(root: &Path) {
+    let _ = std::fs::remove_file(root.join("lock"));
+    // Whatever else is in it by now is not ours to judge.
+    let _ = std::fs::remove_dir(root);
 }
 
 fn registered(root: &Path, name: Option<&InstanceName>) -> anyhow::Result<Option<Instance>> {

@@ -180,6 +180,20 @@ fn an_instance_that_is_nowhere_is_not_ended() {
     assert!(!output.status.success() && message.contains(&why), "{message}");
 }
 
+#[test]
+fn an_instance_whose_root_is_not_seen_is_ended_by_its_name_and_no_root_is_made() {
+    let place = tempfile::tempdir().unwrap();
+    let (root, name) = (place.path().join("disk"), format!("unseen-{}", std::process::id()));
+    let (instance, claim) = hokku::dyno::instances::claim(name.parse().unwrap(), &root).unwrap();
+    drop(claim);
+    std::fs::remove_dir_all(&root).unwrap();
+    let typo = place.path().join("typo");
+    let down = ["down", "--name", &name, "--root"];
+    let output = Command::new(env!("CARGO_BIN_EXE_hokku")).args(down).arg(&typo).output().unwrap();
+    assert!(output.status.success(), "{}", crate::hokku::text(&output.stderr));
+    assert!(!instance.run.exists() && !root.exists() && !typo.exists());
+}
+
 /// Makes directories one in the other in each `PLACE=DEPTH` of its arguments.
 const DIG: &str = r#"for (@ARGV) { my ($place, $depth) = split /=/; chdir $place or die "$place: $!"; for my $at (1..$depth) { mkdir "d" and chdir "d" or die "$place at $at: $!" } }"#;
 
