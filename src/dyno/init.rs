@@ -589,10 +589,11 @@ fn start(init: &Init<'_>, order: &Order, terminal: Option<&OwnedFd>) -> Result<i
         step("filter system calls", "seccomp", filter.load())?;
     }
     await_go(init, order)?;
-    let Some(main) = step("fork the program", "clone", process::fork_filtered(init.single))? else {
-        let Err(error) = become_program(init, order, terminal);
-        fail(&init.word, &error)
-    };
+    let main = process::spawn_sharing(init.single, || match become_program(init, order, terminal) {
+        Ok(never) => never,
+        Err(error) => fail(&init.word, &error),
+    });
+    let main = step("fork the program", "clone", main)?;
     step("make pid 1 unreadable", "prctl", rustix::process::set_dumpable_behavior(UNREADABLE))?;
     forswear(&order.config.spec)?;
     Ok(main)

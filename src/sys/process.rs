@@ -1,7 +1,9 @@
 //! Processes: fork, clone3 with a pidfd, reaping, and what a process does to itself before it becomes another program.
 
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
-use std::ffi::CString;
+use std::convert::Infallible;
+use std::ffi::{CString, c_int, c_void};
 use std::fs;
 use std::io;
 use std::marker::PhantomData;
@@ -210,20 +212,40 @@ pub fn outlive_parent() -> io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(None)?)
 }
 
-/// Doubles this process without a descriptor for the child, by the older call: the one that a system call filter can
-/// look into, and therefore allow. The child's number, or `None` in the child.
+/// Starts a child that shares this process's memory, which waits until the child has become another program or ended
+/// (`vfork(2)`): no page is copied, neither now nor when one of them writes. Returns the child's number.
+///
+/// It is made by the older call, `clone(2)`: the one that a system call filter can look into, and therefore allow.
 ///
 /// # Errors
-/// `clone(2)`.
-pub fn fork_filtered(_single: &SingleThreaded) -> io::Result<Option<i32>> {
-    let (flags, none) = (libc::c_long::from(libc::SIGCHLD), 0 as libc::c_long);
-    // SAFETY: no stack and no shared memory, so that this is a fork; the token proves there is no other thread whose
-    // locks the child could miss. The arguments that architectures order differently are all zero.
-    match unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(None),
-        pid => Ok(Some(i32::try_from(pid).map_err(io::Error::other)?)),
+/// `clone(2)`, or `mmap(2)` for the child's stack.
+pub fn spawn_sharing<F: FnOnce() -> Infallible>(_single: &SingleThreaded, child: F) -> io::Result<i32> {
+    extern "C" fn enter<F: FnOnce() -> Infallible>(child: *mut c_void) -> c_int {
+        // SAFETY: points to the closure below, in the frame of a process that waits; nobody else takes it out.
+        let child = unsafe { (*child.cast::<Option<F>>()).take() };
+        match child.map(|child| child()) {
+            Some(never) => match never {},
+            None => exit_now(127),
+        }
     }
+    const STACK: usize = 512 << 10;
+    // Pages are had when they are touched. The lowest stays out of reach.
+    const GUARD: usize = 64 << 10;
+    let (all, none) = (ProtFlags::READ | ProtFlags::WRITE, MprotectFlags::empty());
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let stack = unsafe { mmap_anonymous(std::ptr::null_mut(), STACK, all, MapFlags::PRIVATE | MapFlags::STACK)? };
+    // SAFETY: nothing is in there yet.
+    unsafe { mprotect(stack, GUARD, none)? };
+    let mut child = Some(child);
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the child gets a stack of its own and runs while this process, which has no other thread, is stopped; it
+    // does not come back, so nothing of its frames is used after it. What it leaves in memory stays valid: it changes
+    // what it captured only as any closure may. Descriptors, ids and signal handlers are its own.
+    let pid = unsafe { libc::clone(enter::<F>, stack.add(STACK), flags, (&raw mut child).cast()) };
+    let error = io::Error::last_os_error();
+    // SAFETY: the child runs in another program by now, or not at all.
+    unsafe { munmap(stack, STACK)? };
+    if pid == -1 { Err(error) } else { Ok(pid) }
 }
 
 /// No signal ignored that whoever started this process ignored. (SIGPIPE still is: Rust wants it so.)
