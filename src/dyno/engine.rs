@@ -101,7 +101,7 @@ struct Shared {
     watch: Mutex<Option<firewall::Watch>>,
     hub: Hub,
     events: mpsc::UnboundedSender<Event>,
-    slots: Mutex<Slots>,
+    slots: Mutex<Slots<UnixStream>>,
     /// The live dynos; what is sent before a shim is there waits for it.
     orders: Mutex<HashMap<DynoId, mpsc::UnboundedSender<Order>>>,
     /// Held by whoever starts a launcher, so that there is one.
@@ -220,7 +220,7 @@ impl Shared {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_slots(&self) -> std::sync::MutexGuard<'_, Slots> {
+    fn lock_slots(&self) -> std::sync::MutexGuard<'_, Slots<UnixStream>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -265,8 +265,9 @@ impl Shared {
         Ok(())
     }
 
-    /// A slot for a launch, and those to [`prepare`](Self::prepare) for later ones once it has begun.
-    fn take_slot(&self) -> (Option<u16>, Vec<u16>) {
+    /// A slot for a launch, with the connection to the shim that waits in it, and those to [`prepare`](Self::prepare) for
+    /// later ones once it has begun.
+    fn take_slot(&self) -> (Option<(u16, Option<UnixStream>)>, Vec<u16>) {
         self.lock_slots().take(self.settings.prepared)
     }
 
@@ -279,8 +280,8 @@ impl Shared {
     }
 }
 
-/// Has the launcher make namespaces. Only then a launch may take one: the launcher does one thing after the other, but the
-/// shim of a launch that overtook would make the same network at the same time.
+/// Has the launcher fork shims that make all ready. Only then a launch may take one: the launcher does one thing after the
+/// other, but the shim of a launch that overtook would make the same network at the same time.
 async fn prepare(shared: Arc<Shared>, slots: Vec<u16>, in_a_hurry: bool) {
     if !in_a_hurry {
         tokio::time::sleep(AFTER_A_START).await;
@@ -288,16 +289,13 @@ async fn prepare(shared: Arc<Shared>, slots: Vec<u16>, in_a_hurry: bool) {
     let usual = shared.settings.usual;
     let bounds = Bounds { bytes: usual.disk, memory: usual.memory_quota };
     for slot in slots {
-        let asked =
-            async { shared.launcher().await.ok()?.write_all(&Hello::Prepare { slot, bounds }.encode()).await.ok() };
-        let asked = asked.await;
-        let mut slots = shared.lock_slots();
-        if asked.is_some() {
-            slots.prepared(slot);
-        } else {
-            slots.coming = slots.coming.saturating_sub(1);
-            slots.release(slot);
-        }
+        let ask = async {
+            let mut shim = shared.launcher().await.ok()?;
+            shim.write_all(&Hello::Prepare { slot, bounds }.encode()).await.ok()?;
+            Some(shim)
+        };
+        let asked = ask.await;
+        shared.lock_slots().prepared(slot, asked);
     }
 }
 
@@ -306,34 +304,39 @@ const AFTER_A_START: Duration = Duration::from_millis(10);
 
 /// Which slots are in use. They are given out in turn, so that an address is not soon another dyno's.
 #[derive(Debug)]
-struct Slots {
+struct Slots<W> {
     used: Vec<bool>,
     next: u16,
-    /// Set aside for launches to come, with a network.
-    ahead: VecDeque<u16>,
+    /// Set aside for launches to come, with what waits there.
+    ahead: VecDeque<(u16, W)>,
     /// How many more are being prepared.
     coming: usize,
 }
 
-impl Default for Slots {
+impl<W> Default for Slots<W> {
     fn default() -> Self {
         Self { used: vec![false; usize::from(Instance::SLOTS)], next: 0, ahead: VecDeque::new(), coming: 0 }
     }
 }
 
-impl Slots {
+impl<W> Slots<W> {
     /// A free slot, and those to be prepared so that there are `ahead` again.
-    fn take(&mut self, ahead: usize) -> (Option<u16>, Vec<u16>) {
-        let slot = self.ahead.pop_front().or_else(|| self.free_one());
+    fn take(&mut self, ahead: usize) -> (Option<(u16, Option<W>)>, Vec<u16>) {
+        let waiting = self.ahead.pop_front().map(|(slot, waiting)| (slot, Some(waiting)));
+        let slot = waiting.or_else(|| Some((self.free_one()?, None)));
         let missing = ahead.saturating_sub(self.ahead.len() + self.coming);
         let to_prepare: Vec<u16> = (0..missing).map_while(|_| self.free_one()).collect();
         self.coming += to_prepare.len();
         (slot, to_prepare)
     }
 
-    fn prepared(&mut self, slot: u16) {
+    /// `None`: that could not be done.
+    fn prepared(&mut self, slot: u16, waiting: Option<W>) {
         self.coming = self.coming.saturating_sub(1);
-        self.ahead.push_back(slot);
+        match waiting {
+            Some(waiting) => self.ahead.push_back((slot, waiting)),
+            None => self.release(slot),
+        }
     }
 
     fn free_one(&mut self) -> Option<u16> {
@@ -371,18 +374,18 @@ mod tests {
         let mut slots = Slots::default();
         slots.occupy(1);
         let (first, to_prepare) = slots.take(2);
-        assert_eq!((first, to_prepare), (Some(2), vec![3, 4]));
-        assert_eq!(slots.take(2), (Some(5), vec![]), "not one that is not prepared yet");
-        slots.prepared(3);
-        slots.prepared(4);
-        assert_eq!(slots.take(2), (Some(3), vec![6]));
-        slots.prepared(6);
-        let mut all: Vec<u16> = std::iter::from_fn(|| slots.take(0).0).collect();
+        assert_eq!((first, to_prepare), (Some((2, None)), vec![3, 4]));
+        assert_eq!(slots.take(2), (Some((5, None)), vec![]), "not one that is not prepared yet");
+        slots.prepared(3, Some("three"));
+        slots.prepared(4, Some("four"));
+        assert_eq!(slots.take(2), (Some((3, Some("three"))), vec![6]));
+        slots.prepared(6, None);
+        let mut all: Vec<u16> = std::iter::from_fn(|| slots.take(0).0).map(|(slot, _)| slot).collect();
         assert_eq!(all.len(), usize::from(Instance::SLOTS) - 4);
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), usize::from(Instance::SLOTS) - 4);
         slots.release(7);
-        assert_eq!(slots.take(0).0, Some(7));
+        assert_eq!(slots.take(0).0, Some((7, None)));
     }
 }

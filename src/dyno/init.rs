@@ -26,7 +26,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -120,10 +120,12 @@ fn enter(init: &Init<'_>) -> Result<(), StepError> {
     step("make mounts private", "/", mount::make_private())
 }
 
-/// The mounts that are the same in every dyno, put over the host's own in this namespace, from where they can be moved.
+/// What is the same in every dyno: the writable layer's directories, and mounts, put over the host's own in this namespace,
+/// from where they can be moved.
 fn make_ahead(init: &Init<'_>, standard: &Standard) -> Result<Vec<OwnedFd>, StepError> {
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = step("open the root", "/", root)?;
+    furnish(init)?;
     // The control groups' directories are below what is covered.
     let mut made = Vec::new();
     for entry in &standard.mounts {
@@ -254,6 +256,9 @@ fn build(init: &Init<'_>, spec: &Spec, ahead: Option<&[OwnedFd]>) -> Result<Owne
         make(init, entry, &mut made)?;
     }
     // At last, because it covers a directory of the host's that others may come from.
+    if ahead.is_none() {
+        furnish(init)?;
+    }
     let root = overlay(init, spec, &Words::parse(root.options().as_deref().unwrap_or_default()))?;
     act_as(init.shape.first_id())?;
     for (top, mount) in Standard::TOPS.iter().zip(ahead.into_iter().flatten()) {
@@ -391,6 +396,34 @@ impl<'a> Words<'a> {
     }
 }
 
+/// Makes the directories of the writable layer: the first of a new file system take longest.
+fn furnish(init: &Init<'_>) -> Result<(), StepError> {
+    let (layer, id) = (&init.scratch, init.shape.first_id());
+    let make = |name: &str, mode| step("make a directory", name, rustix::fs::mkdirat(layer, name, Mode::from(mode)));
+    for name in [UPPER, WORK, ROOT].into_iter().chain(LAYERS) {
+        make(name, 0o755)?;
+    }
+    let (user, group) = (Some(Uid::from_raw(id)), Some(Gid::from_raw(id)));
+    let given = rustix::fs::chownat(layer, UPPER, user, group, AtFlags::SYMLINK_NOFOLLOW);
+    step("give the root away", UPPER, given)?;
+    act_as(id)?;
+    let temporary = format!("{UPPER}/tmp");
+    make(&temporary, 0o700)?;
+    step(
+        "open a directory to all",
+        &temporary,
+        rustix::fs::chmodat(layer, &temporary, Mode::from(0o1777), AtFlags::empty()),
+    )?;
+    act_as(0)
+}
+
+/// In the writable layer: what the dyno has written, what overlayfs works with, and where the root is put together.
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+const ROOT: &str = "root";
+/// Places for the layers below.
+const LAYERS: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
+
 /// The root: the layers below, and above them the writable one.
 fn overlay(init: &Init<'_>, spec: &Spec, words: &Words<'_>) -> Result<OwnedFd, StepError> {
     let layers = words.options.iter().filter(|(key, _)| *key == LAYER);
@@ -406,31 +439,25 @@ fn overlay(init: &Init<'_>, spec: &Spec, words: &Words<'_>) -> Result<OwnedFd, S
     step("place the writable layer", STAGE, mount::attach(staging, stage))?;
     // Layers and work directories are named to overlayfs by short names from here.
     step("go to the writable layer", STAGE, rustix::process::fchdir(staging))?;
-    for name in ["upper", "work", "root"] {
-        step("make a directory", name, fs::create_dir(name))?;
-    }
-    let id = init.shape.first_id();
-    step("give the root away", "upper", std::os::unix::fs::chown("upper", Some(id), Some(id)))?;
-    act_as(id)?;
-    let for_all = fs::Permissions::from_mode(0o1777);
-    let temporary = fs::create_dir("upper/tmp").and_then(|()| fs::set_permissions("upper/tmp", for_all));
-    step("make a directory", "tmp", temporary)?;
-    write_texts(spec, Path::new("upper"))?;
+    act_as(init.shape.first_id())?;
+    write_texts(spec, Path::new(UPPER))?;
     act_as(0)?;
     let mut lower = Vec::new();
     for layer in layers {
         let name = lower.len().to_string();
-        step("make a directory", &name, fs::create_dir(&name))?;
+        if lower.len() >= LAYERS.len() {
+            step("make a directory", &name, fs::create_dir(&name))?;
+        }
         let target = step("open a layer's place", &name, fd::open_below(staging, Path::new(&name), OFlags::PATH, 0))?;
         step("place a layer", &name, mount::attach(&layer, target))?;
         lower.push(name);
     }
     let lower = lower.join(":");
-    let mut options = vec![("lowerdir", Some(lower.as_str())), ("upperdir", Some("upper")), ("workdir", Some("work"))];
+    let mut options = vec![("lowerdir", Some(lower.as_str())), ("upperdir", Some(UPPER)), ("workdir", Some(WORK))];
     options.extend(words.options.iter().filter(|(key, _)| !matches!(*key, LAYER | "size")));
     let root = step("mount the root", "overlay", mount::make("overlay", &options, words.attributes))?;
-    let target = step("open the root's place", "root", fd::open_below(staging, Path::new("root"), OFlags::PATH, 0))?;
-    step("place the root", "root", mount::attach(&root, target))?;
+    let target = step("open the root's place", ROOT, fd::open_below(staging, Path::new(ROOT), OFlags::PATH, 0))?;
+    step("place the root", ROOT, mount::attach(&root, target))?;
     Ok(root)
 }
 

@@ -8,10 +8,10 @@ use super::relay::Relay;
 use super::scratch::Bounds;
 use super::{network, shim};
 use crate::domain::instance::Instance;
+use crate::sys::cgroup;
 use crate::sys::process::{self, Child, Fork, SingleThreaded, Title};
-use crate::sys::{cgroup, fd};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -89,8 +89,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> Result<(), LauncherErro
     process::remember_children();
     let _ = rustix::process::setsid();
     match (forked, base) {
-        (Forked::Waiting { slot, bounds, socket }, Ok(base)) => {
-            shim::wait(&single, &base, &instance, slot, bounds, &socket);
+        (Forked::Waiting { slot, bounds, launcher, connection }, Ok(base)) => {
+            shim::wait(&single, &base, &instance, slot, bounds, launcher, connection);
         }
         (Forked::Waiting { .. }, Err(_)) => {}
         (Forked::Asked(connection), Ok(base)) => shim::serve(&single, &base, &instance, connection),
@@ -159,18 +159,41 @@ fn relay_names(instance: &Instance, target: SocketAddr) -> io::Result<()> {
 
 /// This process is a new child.
 enum Forked {
-    /// Which makes all ready for a launch in that slot, and waits for it.
-    Waiting { slot: u16, bounds: Bounds, socket: OwnedFd },
+    /// Which makes all ready for a launch in that slot, and waits to be asked for it by the server, or to be ended.
+    Waiting { slot: u16, bounds: Bounds, launcher: OwnedFd, connection: UnixStream },
     /// Which has a launch to see through.
     Asked(UnixStream),
     /// Which asks that name server for the dynos.
     Relaying(SocketAddr),
 }
 
-/// A shim that waits for a launch.
+/// A shim that waits for a launch, as far as the launcher knows.
 struct Ahead {
+    /// By which it is ended, and says [`TAKEN`] when it has a launch.
     socket: OwnedFd,
     shim: Child,
+}
+
+/// What a shim that has waited says when its launch has come: from then on it is none of the launcher's business.
+pub(super) const TAKEN: &[u8] = b"t";
+
+impl Ahead {
+    fn waits(&self) -> bool {
+        let mut said = [0; TAKEN.len()];
+        matches!(rustix::net::recv(&self.socket, &mut said, RecvFlags::DONTWAIT), Err(rustix::io::Errno::AGAIN))
+    }
+
+    /// Ends it if it still waits, and does not return before all that it had made is gone: the slot may be used again.
+    fn release(self, instance: &Instance, slot: u16) {
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        if let Ok((_, 1..)) = rustix::net::recv(&self.socket, &mut [0; TAKEN.len()], RecvFlags::empty()) {
+            return;
+        }
+        // Ended children vanish by themselves here, which is what this waits for.
+        let _ = process::wait(self.shim.pidfd.as_fd());
+        // With its namespace the link is gone anyway, only a little later.
+        let _ = network::release(instance, slot);
+    }
 }
 
 fn serve(
@@ -205,8 +228,13 @@ fn serve(
                 // The host's name server may be another one by now.
                 relaying.adapt(single)
             }
-            Some(Hello::Prepare { slot, bounds }) => prepare(single, slot, bounds, &mut waiting),
-            Some(Hello::Launch { slot }) => launch(single, waiting.remove(&slot), connection),
+            Some(Hello::Prepare { slot, bounds }) => prepare(single, slot, bounds, connection, &mut waiting),
+            Some(Hello::Launch { slot }) => {
+                if let Some(ahead) = waiting.remove(&slot) {
+                    ahead.release(instance, slot);
+                }
+                launch(single, connection)
+            }
             None => None,
         };
         if forked.is_some() {
@@ -218,12 +246,19 @@ fn serve(
     Ok(None)
 }
 
-/// When that can't be done now, the launch itself will fail, and say why.
-fn prepare(single: &SingleThreaded, slot: u16, bounds: Bounds, waiting: &mut HashMap<u16, Ahead>) -> Option<Forked> {
+/// When that can't be done now, the connection ends, and a launch by [`launch`] will fail and say why.
+fn prepare(
+    single: &SingleThreaded,
+    slot: u16,
+    bounds: Bounds,
+    connection: UnixStream,
+    waiting: &mut HashMap<u16, Ahead>,
+) -> Option<Forked> {
+    waiting.retain(|_, ahead| ahead.waits());
     let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.ok()?;
     match process::fork(single).ok()? {
-        Fork::Child => Some(Forked::Waiting { slot, bounds, socket: theirs }),
+        Fork::Child => Some(Forked::Waiting { slot, bounds, launcher: theirs, connection }),
         Fork::Parent(shim) => {
             waiting.insert(slot, Ahead { socket: ours, shim });
             None
@@ -231,27 +266,16 @@ fn prepare(single: &SingleThreaded, slot: u16, bounds: Bounds, waiting: &mut Has
     }
 }
 
-/// Hands the connection to the shim that waits, or to a new one. A failed fork shows to the server as a connection that
-/// ends without a word.
-fn launch(single: &SingleThreaded, ahead: Option<Ahead>, connection: UnixStream) -> Option<Forked> {
-    if ahead.is_some_and(|ahead| fd::send(&ahead.socket, b"l", &[connection.as_fd()]).is_ok()) {
-        return None;
-    }
+/// Hands the connection to a new shim. A failed fork shows to the server as a connection that ends without a word.
+fn launch(single: &SingleThreaded, connection: UnixStream) -> Option<Forked> {
     match process::fork(single) {
         Ok(Fork::Child) => Some(Forked::Asked(connection)),
         Ok(Fork::Parent(_)) | Err(_) => None,
     }
 }
 
-/// Ends the shims that wait, and does not return before all that they had made is gone: the slots may be used again.
 fn release(instance: &Instance, waiting: &mut HashMap<u16, Ahead>) {
-    for (slot, Ahead { socket, shim }) in waiting.drain() {
-        drop(socket);
-        // Ended children vanish by themselves here, which is what this waits for.
-        let _ = process::wait(shim.pidfd.as_fd());
-        // With its namespace the link is gone anyway, only a little later.
-        let _ = network::release(instance, slot);
-    }
+    waiting.drain().for_each(|(slot, ahead)| ahead.release(instance, slot));
 }
 
 /// Removes the launcher's socket: the launcher ends, and one that is only about to start makes nothing any more.

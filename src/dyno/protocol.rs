@@ -1,8 +1,8 @@
 //! What server, launcher and shim say to each other.
 //!
 //! To the launcher (`RUN/launcher.sock`), one connection each: a [`Hello`] of fixed length, then for a launch the request
-//! as a frame. The launcher only reads the hello; a launch's connection goes on to the shim it forks and becomes that
-//! dyno's first control connection.
+//! as a frame. The launcher only reads the hello; the connection of a launch, or of what is made ready for one, goes on to
+//! the shim it forks: there the request comes, at once or later, and then it is that dyno's first control connection.
 //!
 //! To a shim (`RUN/dynos/<id>/shim.sock`): the version byte and one byte for the kind of connection. An attach connection
 //! goes on with the frames of [`crate::wire::attach`], a control connection with the frames below:
@@ -28,7 +28,8 @@ pub(super) enum Hello {
     Launch {
         slot: u16,
     },
-    /// Make this slot's walls now, so that they are there when the launch comes.
+    /// Make this slot's walls now, so that they are there when the request comes, by the same connection. Its end gives
+    /// them up; a launcher that ends it at once (one of an earlier version does) has them taken by [`Self::Launch`].
     Prepare {
         slot: u16,
         bounds: Bounds,

@@ -7,6 +7,7 @@ mod lines;
 mod watch;
 
 use super::base::Base;
+use super::launcher::TAKEN;
 use super::protocol::{self, News, Request, Stdio};
 use super::record;
 use super::scratch::Bounds;
@@ -14,22 +15,25 @@ use super::step::StepError;
 use crate::domain::dyno::Exit;
 use crate::domain::instance::Instance;
 use crate::sys::process::{self, SingleThreaded};
-use berth::Berth;
+use berth::{Berth, Callers};
 use jiff::Timestamp;
+use rustix::event::{PollFd, PollFlags};
+use rustix::net::SendFlags;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-/// Makes all that can be made before a dyno in this slot is asked for, and waits for the connection that asks; the end
-/// of `socket` without one ends this.
+/// Makes all that can be made before a dyno in this slot is asked for, and waits until it is, by `connection`. The end of
+/// that, which is the server's, or of `launcher` ends this.
 pub(super) fn wait(
     single: &SingleThreaded,
     base: &Base,
     instance: &Instance,
     slot: u16,
     bounds: Bounds,
-    socket: &OwnedFd,
+    launcher: OwnedFd,
+    connection: UnixStream,
 ) {
     // Until there is a dyno, it is part of the launcher.
     if process::die_with_parent().is_err() {
@@ -37,21 +41,39 @@ pub(super) fn wait(
     }
     base.show_waiting("hokku-shim, waiting");
     // When it can't be made now, the launch will say why.
-    let Ok(berth) = Berth::ahead(single, base, instance, slot, bounds) else { return };
+    let callers = Callers { launcher, connection };
+    let Ok((berth, callers)) = Berth::ahead(single, base, instance, slot, bounds, callers) else { return };
     base.practise();
-    let connection = match crate::sys::fd::receive(socket, &mut [0; 1]) {
-        Ok((1, mut fds)) if fds.len() == 1 => UnixStream::from(fds.remove(0)),
-        _ => return berth.give_up(),
-    };
+    let Some(request) = await_request(&callers) else { return berth.give_up() };
     if process::outlive_parent().is_err() {
         return berth.give_up();
     }
-    see_through(single, base, instance, Some(berth), connection);
+    // The launcher may be gone, and then asks for nothing.
+    let _ = rustix::net::send(&callers.launcher, TAKEN, SendFlags::NOSIGNAL);
+    drop(callers.launcher);
+    // What goes wrong is told to the server.
+    let _ = run(single, base, instance, &request, Some(berth), Some(callers.connection));
+}
+
+/// `None` when server or launcher are done with this.
+fn await_request(Callers { launcher, connection }: &Callers) -> Option<Request> {
+    let mut polled = [PollFd::new(connection, PollFlags::IN), PollFd::new(launcher, PollFlags::IN)];
+    loop {
+        match rustix::event::poll(&mut polled, None) {
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    if polled[0].revents().is_empty() { None } else { read(connection).ok().flatten() }
 }
 
 /// The same for a launch that nothing was made ready for.
 pub(super) fn serve(single: &SingleThreaded, base: &Base, instance: &Instance, connection: UnixStream) {
-    see_through(single, base, instance, None, connection);
+    // One that ends before it has said all shows to the server as a connection that ends without a word.
+    if let Ok(Some(request)) = read(&connection) {
+        let _ = run(single, base, instance, &request, None, Some(connection));
+    }
 }
 
 /// A launch that was asked for by hand, with this process' own standard streams. Returns its exit status.
@@ -63,22 +85,6 @@ pub(super) fn by_hand(
 ) -> Result<i32, StepError> {
     let request = Request { bundle, env: Vec::new(), files: Vec::new(), stdio: Stdio::Inherit };
     run(single, base, instance, &request, None, None)
-}
-
-fn see_through(
-    single: &SingleThreaded,
-    base: &Base,
-    instance: &Instance,
-    waiting: Option<Berth>,
-    connection: UnixStream,
-) {
-    // One that ends before it has said all shows to the server as a connection that ends without a word.
-    let Ok(Some(request)) = read(&connection) else {
-        waiting.into_iter().for_each(Berth::give_up);
-        return;
-    };
-    // What goes wrong is told to the server.
-    let _ = run(single, base, instance, &request, waiting, Some(connection));
 }
 
 fn read(mut connection: &UnixStream) -> io::Result<Option<Request>> {

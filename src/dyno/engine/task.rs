@@ -41,13 +41,13 @@ pub(super) struct Watched {
 pub(super) async fn launch(shared: Arc<Shared>, launch: Launch, orders: mpsc::UnboundedReceiver<Order>) {
     let id = launch.id;
     let (slot, to_prepare) = shared.take_slot();
-    let Some(slot) = slot else {
+    let Some((slot, waiting)) = slot else {
         let taken = format!("all {} are taken", crate::domain::instance::Instance::SLOTS);
         shared.lock_orders().remove(&id);
         shared.tell(id, failed(StepError::new("find a free slot", "slots", taken)));
         return;
     };
-    let begun = begin(&shared, launch, slot, orders).await;
+    let begun = begin(&shared, launch, slot, waiting, orders).await;
     // Not before: the launcher does one thing after the other.
     shared.prepare(to_prepare);
     match begun {
@@ -71,11 +71,13 @@ fn failed(error: StepError) -> What {
     What::Failed { step: error.step, message }
 }
 
-/// Asks the launcher for the dyno. Returns what to watch, and whether it has to be told ready at once.
+/// Asks the shim that waits for the dyno, or the launcher. Returns what to watch, and whether it has to be told ready at
+/// once.
 async fn begin(
     shared: &Arc<Shared>,
     launch: Launch,
     slot: u16,
+    waiting: Option<UnixStream>,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> Result<(Watched, Option<What>), StepError> {
     let Launch { id, labels, body, ready, io } = launch;
@@ -94,15 +96,7 @@ async fn begin(
         Io::Attach { tty, .. } => Stdio::Attach { tty: *tty },
     };
     let request = Request { bundle: dir.clone(), env: body.env, files: body.files, stdio };
-    let mut ask = Hello::Launch { slot }.encode().to_vec();
-    ask.extend(protocol::encode(&request));
-    let (control, in_memory) = match ask_launcher(shared, &ask).await? {
-        Some(answered) => answered,
-        // It was just dying; what it may have begun died with the connection.
-        None => ask_launcher(shared, &ask)
-            .await?
-            .ok_or_else(|| StepError::new("wait for the shim", "launcher.sock", "it ended without a word"))?,
-    };
+    let (control, in_memory) = ask(shared, slot, waiting, &protocol::encode(&request)).await?;
 
     if let Some(error) = in_memory {
         tracing::warn!(dyno = %id, %error, "what a dyno writes is kept in memory");
@@ -126,10 +120,32 @@ async fn begin(
     Ok((Watched { id, dir, slot, control, orders, output, memory, probe, attached }, ready))
 }
 
-/// The control connection to the shim that the launcher forks, and why its dyno's files are in memory if they should not;
+/// The control connection to a shim, and why its dyno's files are in memory if they should not.
+type Answered = (UnixStream, Option<StepError>);
+
+/// Who ends without a word was just dying, and what it may have begun died with the connection: then the next is asked.
+async fn ask(
+    shared: &Arc<Shared>,
+    slot: u16,
+    waiting: Option<UnixStream>,
+    request: &[u8],
+) -> Result<Answered, StepError> {
+    if let Some(shim) = waiting
+        && let Some(answered) = ask_for(shim, request).await?
+    {
+        return Ok(answered);
+    }
+    let whole = [&Hello::Launch { slot }.encode(), request].concat();
+    for _ in 0..2 {
+        if let Some(answered) = ask_for(shared.launcher().await?, &whole).await? {
+            return Ok(answered);
+        }
+    }
+    Err(StepError::new("wait for the shim", "launcher.sock", "it ended without a word"))
+}
+
 /// `None` when it ended without a word.
-async fn ask_launcher(shared: &Arc<Shared>, ask: &[u8]) -> Result<Option<(UnixStream, Option<StepError>)>, StepError> {
-    let mut control = shared.launcher().await?;
+async fn ask_for(mut control: UnixStream, ask: &[u8]) -> Result<Option<Answered>, StepError> {
     let mut buffer = Vec::new();
     let mut in_memory = None;
     let answer = async {

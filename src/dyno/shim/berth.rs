@@ -63,6 +63,12 @@ impl Walls {
     }
 }
 
+/// Who a berth is for. Pid 1 must not have them: it would keep their lines open, and is none of their business.
+pub(super) struct Callers {
+    pub(super) launcher: OwnedFd,
+    pub(super) connection: UnixStream,
+}
+
 /// A place with a pid 1 that waits.
 pub(super) struct Berth {
     shape: Shape,
@@ -89,14 +95,15 @@ impl Berth {
         instance: &Instance,
         slot: u16,
         bounds: Bounds,
-    ) -> Result<Self, StepError> {
+        callers: Callers,
+    ) -> Result<(Self, Callers), StepError> {
         let shape = Shape::of_slot(instance, slot);
         let file = instance.run.join(format!("slot-{slot}.ring"));
         let ring = step("make the log ring", file.display(), Ring::create(&file))?;
         let pipes = pipes(Stdio::Attach { tty: None }, shape.first_id() + spec::USER)?;
         let limits = (base.limits.clone(), bounds);
-        let berth = Self::build(single, base, instance, shape, limits, ring, pipes, [true, false])?;
-        Ok(Self { ring_file: Some(file), ..berth })
+        let (berth, callers) = Self::build(single, base, instance, shape, limits, ring, pipes, [true, false], callers)?;
+        Ok((Self { ring_file: Some(file), ..berth }, callers))
     }
 
     /// For one configuration.
@@ -113,11 +120,12 @@ impl Berth {
         let ring = step("make the log ring", bundle.display(), ring)?;
         let (shape, limits) = (Shape::of(spec)?, (shape::limits(spec)?, shape::bounds(spec)?));
         let pipes = pipes(stdio, shape.first_id() + spec::USER)?;
-        Self::build(single, base, instance, shape, limits, ring, pipes, [false, !managed])
+        let built = Self::build(single, base, instance, shape, limits, ring, pipes, [false, !managed], ());
+        built.map(|(berth, ())| berth)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the two above are the ways to call it")]
-    fn build(
+    fn build<C>(
         single: &SingleThreaded,
         base: &Base,
         instance: &Instance,
@@ -126,7 +134,8 @@ impl Berth {
         ring: Ring,
         [ends, pipes]: [[Option<OwnedFd>; 3]; 2],
         [standard, by_hand]: [bool; 2],
-    ) -> Result<Self, StepError> {
+        callers: C,
+    ) -> Result<(Self, C), StepError> {
         let ahead = shape.make_ahead(single, instance)?;
         let Layer { mount, kept } = base.scratch.make(bounds)?;
         let (word, init_word) = step(
@@ -142,7 +151,7 @@ impl Berth {
         let group = group.map_err(|error| StepError::caused("make the cgroup", name, &error))?;
         let child = match process::clone3(single, shape.clone_flags, group.v2_dir()) {
             Ok(Fork::Child) => {
-                drop((word, orders, ends));
+                drop((word, orders, ends, callers));
                 let standard = standard.then_some(&base.standard);
                 let (word, orders) = (init_word, init_orders);
                 init::run(&Init {
@@ -165,7 +174,8 @@ impl Berth {
                 return step("clone pid 1", "clone3", Err(error));
             }
         };
-        Ok(Self { shape, limits, bounds, group, kept, ring, ring_file: None, child, word, orders, ends })
+        let ring_file = None;
+        Ok((Self { shape, limits, bounds, group, kept, ring, ring_file, child, word, orders, ends }, callers))
     }
 
     fn suits(&self, base: &Base, spec: &Spec) -> bool {
