@@ -3,6 +3,7 @@
 use super::stage::{Stage, eventually};
 use hokku::domain::dyno::DynoId;
 use hokku::dyno::{Io, Ready, What, destroy, instances};
+use hokku::sys::cgroup;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -12,15 +13,16 @@ use std::time::Duration;
 
 /// The process on the host that is the parent of the dyno's pid 1.
 fn shim(stage: &Stage, id: DynoId) -> i32 {
-    let parent = |pid: i32| -> i32 {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("PPid:")).unwrap();
-        line[5..].trim().parse().unwrap()
-    };
     let inside = stage.processes(id);
-    let outside: Vec<i32> = inside.iter().map(|pid| parent(*pid)).filter(|pid| !inside.contains(pid)).collect();
+    let outside: Vec<i32> = inside.iter().map(|pid| parent_of(*pid)).filter(|pid| !inside.contains(pid)).collect();
     assert_eq!(outside.len(), 1, "{inside:?} {outside:?}");
     outside[0]
+}
+
+fn parent_of(pid: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("PPid:")).unwrap();
+    line[5..].trim().parse().unwrap()
 }
 
 fn kill(pid: i32) {
@@ -61,6 +63,37 @@ async fn a_launcher_makes_a_group_only_while_its_instance_is_there() {
         assert_eq!(group.exists(), !taken_away);
         destroy(&instance, Duration::ZERO).await.unwrap();
         assert!(!group.exists());
+    }
+}
+
+/// The shims that wait for a launch, while there is no dyno.
+fn waiting(stage: &Stage) -> Vec<i32> {
+    let (hierarchy, parent) = (instances::hierarchy(&stage.instance).unwrap(), stage.instance.cgroup());
+    let groups = cgroup::children(&hierarchy, &parent).unwrap();
+    let inits = groups.iter().flat_map(|name| cgroup::Group::open(&hierarchy, &parent, name).procs().unwrap());
+    inits.map(parent_of).collect()
+}
+
+#[tokio::test]
+async fn what_was_made_ahead_goes_with_its_server_and_is_replaced_when_it_dies() {
+    let mut stage = Stage::new().await;
+    stage.stop_engine().await;
+    stage.prepared = 2;
+    stage.start_engine().await;
+    assert_eq!(stage.shell("true").await.exit.code, 0);
+    eventually("two are made ahead", || waiting(&stage).len() == 2).await;
+    stage.stop_engine().await;
+    eventually("they are given up with the server", || stage.traces().is_empty()).await;
+
+    stage.start_engine().await;
+    assert_eq!(stage.shell("true").await.exit.code, 0);
+    eventually("two are made ahead again", || waiting(&stage).len() == 2).await;
+    for shim in waiting(&stage) {
+        kill(shim);
+    }
+    // Their slots are taken by shims that are made for these.
+    for _ in 0..2 {
+        assert_eq!(stage.shell("true").await.exit.code, 0);
     }
 }
 
