@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -104,6 +104,8 @@ struct Shared {
     slots: Mutex<Slots<UnixStream>>,
     /// The live dynos; what is sent before a shim is there waits for it.
     orders: Mutex<HashMap<DynoId, mpsc::UnboundedSender<Order>>>,
+    /// Told when nothing is ready for the next launch.
+    hurry: Notify,
     /// Held by whoever starts a launcher, so that there is one.
     starting: tokio::sync::Mutex<()>,
     ending: CancellationToken,
@@ -141,6 +143,7 @@ impl Dynos {
             events,
             slots: Mutex::default(),
             orders: Mutex::default(),
+            hurry: Notify::new(),
             starting: tokio::sync::Mutex::default(),
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -272,9 +275,12 @@ impl Shared {
     }
 
     fn prepare(self: &Arc<Self>, slots: Vec<u16>) {
+        // When all are taken, the next launch may come as soon as this one.
+        let in_a_hurry = self.lock_slots().ahead.is_empty();
+        if in_a_hurry {
+            self.hurry.notify_waiters();
+        }
         if !slots.is_empty() {
-            // When all are taken, the next launch may come as soon as this one.
-            let in_a_hurry = self.lock_slots().ahead.is_empty();
             self.spawn(prepare(self.clone(), slots, in_a_hurry));
         }
     }
@@ -284,7 +290,8 @@ impl Shared {
 /// other, but the shim of a launch that overtook would make the same network at the same time.
 async fn prepare(shared: Arc<Shared>, slots: Vec<u16>, in_a_hurry: bool) {
     if !in_a_hurry {
-        tokio::time::sleep(AFTER_A_START).await;
+        // Until the time is over, or there is no time.
+        let _ = tokio::time::timeout(AFTER_A_START, shared.hurry.notified()).await;
     }
     let usual = shared.settings.usual;
     let bounds = Bounds { bytes: usual.disk, memory: usual.memory_quota };

@@ -398,17 +398,21 @@ impl<'a> Words<'a> {
 
 /// Makes the directories of the writable layer: the first of a new file system take longest.
 fn furnish(init: &Init<'_>) -> Result<(), StepError> {
-    let (layer, id) = (&init.scratch, init.shape.first_id());
-    let make = |name: &str, mode| step("make a directory", name, rustix::fs::mkdirat(layer, name, Mode::from(mode)));
+    let make = |at: &OwnedFd, name: &str, mode| {
+        step("make a directory", name, rustix::fs::mkdirat(at, name, Mode::from(mode)))
+    };
+    make(&init.scratch, PLACE, 0o755)?;
+    let layer = &place_in(&init.scratch)?;
+    let id = init.shape.first_id();
     for name in [UPPER, WORK, ROOT].into_iter().chain(LAYERS) {
-        make(name, 0o755)?;
+        make(layer, name, 0o755)?;
     }
     let (user, group) = (Some(Uid::from_raw(id)), Some(Gid::from_raw(id)));
     let given = rustix::fs::chownat(layer, UPPER, user, group, AtFlags::SYMLINK_NOFOLLOW);
     step("give the root away", UPPER, given)?;
     act_as(id)?;
     let temporary = format!("{UPPER}/tmp");
-    make(&temporary, 0o700)?;
+    make(layer, &temporary, 0o700)?;
     step(
         "open a directory to all",
         &temporary,
@@ -417,6 +421,13 @@ fn furnish(init: &Init<'_>) -> Result<(), StepError> {
     act_as(0)
 }
 
+fn place_in(layer: &OwnedFd) -> Result<OwnedFd, StepError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    step("open a directory", PLACE, fd::open_below(layer, Path::new(PLACE), flags, 0))
+}
+
+/// Where all of that is in the writable layer. Directly below its root, ext4 would spread them over the disk.
+const PLACE: &str = "dyno";
 /// In the writable layer: what the dyno has written, what overlayfs works with, and where the root is put together.
 const UPPER: &str = "upper";
 const WORK: &str = "work";
@@ -431,12 +442,12 @@ fn overlay(init: &Init<'_>, spec: &Spec, words: &Words<'_>) -> Result<OwnedFd, S
     let layers =
         layers.map(|(_, path)| copy(Path::new(path.unwrap_or_default()), ATTRIBUTES, init.ahead.users.as_ref(), false));
     let layers = layers.collect::<Result<Vec<_>, _>>()?;
-    let staging = &init.scratch;
     // In this namespace only, on a directory that surely is there and can be entered. Not on the root itself: what is
     // stacked there would come off in place of the host's tree after the pivot.
     let stage =
         step("open a directory", STAGE, rustix::fs::open(STAGE, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()))?;
-    step("place the writable layer", STAGE, mount::attach(staging, stage))?;
+    step("place the writable layer", STAGE, mount::attach(&init.scratch, stage))?;
+    let staging = &place_in(&init.scratch)?;
     // Layers and work directories are named to overlayfs by short names from here.
     step("go to the writable layer", STAGE, rustix::process::fchdir(staging))?;
     act_as(init.shape.first_id())?;

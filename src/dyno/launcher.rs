@@ -178,9 +178,10 @@ struct Ahead {
 pub(super) const TAKEN: &[u8] = b"t";
 
 impl Ahead {
-    fn waits(&self) -> bool {
-        let mut said = [0; TAKEN.len()];
-        matches!(rustix::net::recv(&self.socket, &mut said, RecvFlags::DONTWAIT), Err(rustix::io::Errno::AGAIN))
+    /// One that was killed has no launch either, and may have left something.
+    fn has_a_launch(&self) -> bool {
+        let said = rustix::net::recv(&self.socket, &mut [0; TAKEN.len()], RecvFlags::DONTWAIT);
+        matches!(said, Ok((_, 1..)))
     }
 
     /// Ends it if it still waits, and does not return before all that it had made is gone: the slot may be used again.
@@ -191,6 +192,11 @@ impl Ahead {
         }
         // Ended children vanish by themselves here, which is what this waits for.
         let _ = process::wait(self.shim.pidfd.as_fd());
+        // Only one that was killed leaves its group.
+        if let Ok(hierarchy) = super::instances::hierarchy(instance) {
+            let group = cgroup::Group::open(&hierarchy, &instance.cgroup(), &instance.group(slot));
+            let _ = group.kill().and_then(|()| group.remove());
+        }
         // With its namespace the link is gone anyway, only a little later.
         let _ = network::release(instance, slot);
     }
@@ -218,7 +224,14 @@ fn serve(
             Err(error) => return Err(io::Error::from(error).into()),
         }
         let Ok((connection, _)) = listener.accept() else { continue };
-        let forked = match hello(&connection) {
+        let hello = hello(&connection);
+        // Who waits where the server begins anew has been given up, or was killed.
+        if let Some(Hello::Prepare { slot, .. } | Hello::Launch { slot }) = hello
+            && let Some(ahead) = waiting.remove(&slot)
+        {
+            ahead.release(instance, slot);
+        }
+        let forked = match hello {
             Some(Hello::Quit) => {
                 asked_to_end = Some(connection);
                 break;
@@ -229,12 +242,7 @@ fn serve(
                 relaying.adapt(single)
             }
             Some(Hello::Prepare { slot, bounds }) => prepare(single, slot, bounds, connection, &mut waiting),
-            Some(Hello::Launch { slot }) => {
-                if let Some(ahead) = waiting.remove(&slot) {
-                    ahead.release(instance, slot);
-                }
-                launch(single, connection)
-            }
+            Some(Hello::Launch { .. }) => launch(single, connection),
             None => None,
         };
         if forked.is_some() {
@@ -254,7 +262,7 @@ fn prepare(
     connection: UnixStream,
     waiting: &mut HashMap<u16, Ahead>,
 ) -> Option<Forked> {
-    waiting.retain(|_, ahead| ahead.waits());
+    waiting.retain(|_, ahead| !ahead.has_a_launch());
     let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
     let (ours, theirs) = pair.ok()?;
     match process::fork(single).ok()? {

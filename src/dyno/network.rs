@@ -162,7 +162,7 @@ fn ends(instance: &Instance, slot: u16, ipv6: bool) -> impl Iterator<Item = (IpA
 
 fn connect_host(host: &mut Netlink, instance: &Instance, slot: u16, ipv6: bool) -> io::Result<()> {
     let name = instance.link(slot);
-    let index = index_of(host, &name)?;
+    let index = host.index(&name)?;
     restrict_ipv6(&name, ipv6)?;
     host.set_up_as_line(index)?;
     for (address, gateway, prefix) in ends(instance, slot, ipv6) {
@@ -173,9 +173,9 @@ fn connect_host(host: &mut Netlink, instance: &Instance, slot: u16, ipv6: bool) 
 }
 
 fn connect_dyno(inside: &mut Netlink, instance: &Instance, slot: u16, ipv6: bool) -> io::Result<()> {
-    let lo = index_of(inside, "lo")?;
+    let lo = inside.index("lo")?;
     inside.set_up(lo)?;
-    let eth0 = index_of(inside, "eth0")?;
+    let eth0 = inside.index("eth0")?;
     inside.set_up_as_line(eth0)?;
     for (address, gateway, prefix) in ends(instance, slot, ipv6) {
         inside.add_address(eth0, address, prefix)?;
@@ -206,10 +206,6 @@ fn await_running(host: &mut Netlink, name: &str) -> io::Result<()> {
         rustix::thread::sched_yield();
     }
     Ok(())
-}
-
-fn index_of(netlink: &mut Netlink, name: &str) -> io::Result<u32> {
-    netlink.link(name)?.map(|link| link.index).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 fn uplink_mtu(host: &mut Netlink) -> io::Result<u32> {

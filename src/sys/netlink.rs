@@ -20,7 +20,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-const MAX_DATAGRAM: usize = 64 * 1024;
+/// The kernel sends lists in datagrams as large as this lets it, and no single answer comes near it.
+const MAX_DATAGRAM: usize = 16 * 1024;
 /// The hardware address of both ends of a pair; no vendor's.
 const LINE: [u8; 6] = [0x02, b'h', b'o', b'k', b'k', b'u'];
 
@@ -29,7 +30,7 @@ const LINE: [u8; 6] = [0x02, b'h', b'o', b'k', b'k', b'u'];
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
-    /// For one datagram; the kernel never sends a larger one.
+    /// For one datagram.
     answers: Vec<u8>,
 }
 
@@ -119,6 +120,11 @@ impl Netlink {
         let mut link = LinkMessage::default();
         link.attributes = vec![LinkAttribute::IfName(name.into())];
         found(self.order(RouteNetlinkMessage::DelLink(link), 0))
+    }
+
+    /// The index of the link of that name. Unlike asking for the link, this waits for nobody who changes one.
+    pub fn index(&self, name: &str) -> io::Result<u32> {
+        Ok(rustix::net::netdevice::name_to_index(&self.socket, name)?)
     }
 
     /// The link of that name.

@@ -1,12 +1,14 @@
 // What a dyno's launch costs at least: the same walls, made by the plainest program there is.
 //
-//   bare INSIDE APP BASE FILTER GROUP      INSIDE: the payload; FILTER: a compiled system call filter;
-//                                          GROUP: a prefix for names of control groups and links
+//   bare INSIDE APP BASE FILTER GROUP IPV6 [EMPTY]    INSIDE: the payload; FILTER: a compiled system call filter;
+//                                                     GROUP: a prefix for names of control groups and links;
+//                                                     IPV6: yes or no; EMPTY: a file with an empty ext4, of which each
+//                                                     dyno gets a copy as its writable layer instead of memory
 //
 // Reads lines and answers each with one of JSON, as `bench launch` does: `run` → {"start", "stamp", "ended"} and
 // `loop N` → {"seconds"}. One resident process that is told nothing, checks nothing it does not have to, stores nothing
-// and survives nothing. Like hokku it makes network and user namespace of the next launch after the last one. A step that
-// fails ends it with the step's name. Built with: cc -O2 -static.
+// and survives nothing. Like hokku it makes network, user namespace and writable layer of the next launch after the last
+// one. A step that fails ends it with the step's name. Built with: cc -O2 -static.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -15,6 +17,7 @@
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/if_link.h>
+#include <linux/loop.h>
 #include <linux/mount.h>
 #include <linux/rtnetlink.h>
 #include <linux/sched.h>
@@ -43,9 +46,9 @@
 #define FIRST_ID 1700000000
 #define LIMIT "1073741824"
 
-static const char *payload, *app, *base, *prefix;
+static const char *payload, *app, *base, *prefix, *empty_image;
 static struct sock_fprog filter;
-static int users = -1, network = -1, serial = 0;
+static int users = -1, network = -1, layer = -1, serial = 0, ipv6;
 
 static void need(long result, const char *step) {
   if (result < 0) {
@@ -104,26 +107,39 @@ static void up(int socket, int index) {
   ask(socket, &r, RTM_NEWLINK, 0, "link up");
 }
 
-static void address(int socket, int index, uint32_t address) {
+struct ip { int family, length; unsigned char bytes[16]; };
+
+// One of ours by each family: the gateway, or the dyno of a serial number.
+static struct ip ours(int family, int number) {
+  uint32_t v4 = htonl(0x0aee0001 + number);
+  struct ip ip = {family, family == AF_INET ? 4 : 16, {0xfd, 0xee}};
+  if (family == AF_INET) memcpy(ip.bytes, &v4, 4);
+  else memcpy(ip.bytes + 12, &v4, 4);
+  return ip;
+}
+
+static void address(int socket, int index, struct ip ip) {
   struct request r = {.head.nlmsg_len = NLMSG_LENGTH(sizeof(struct ifaddrmsg))};
-  r.address.ifa_family = AF_INET, r.address.ifa_prefixlen = 32, r.address.ifa_index = index;
-  add(&r, IFA_LOCAL, &address, 4);
+  r.address.ifa_family = ip.family, r.address.ifa_prefixlen = ip.length * 8, r.address.ifa_index = index;
+  if (ip.family == AF_INET6) r.address.ifa_flags = IFA_F_NODAD;
+  add(&r, IFA_LOCAL, ip.bytes, ip.length);
   ask(socket, &r, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, "address");
 }
 
-static void route(int socket, int index, uint32_t *to, uint32_t *via) {
+static void route(int socket, int index, struct ip *to, struct ip *via) {
   struct request r = {.head.nlmsg_len = NLMSG_LENGTH(sizeof(struct rtmsg))};
-  r.route.rtm_family = AF_INET, r.route.rtm_table = RT_TABLE_MAIN, r.route.rtm_protocol = RTPROT_STATIC;
+  r.route.rtm_family = (to ? to : via)->family;
+  r.route.rtm_table = RT_TABLE_MAIN, r.route.rtm_protocol = RTPROT_STATIC;
   r.route.rtm_type = RTN_UNICAST, r.route.rtm_scope = via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK;
-  if (to) r.route.rtm_dst_len = 32, add(&r, RTA_DST, to, 4);
-  if (via) add(&r, RTA_GATEWAY, via, 4);
+  if (via) r.route.rtm_flags = RTNH_F_ONLINK;
+  if (to) r.route.rtm_dst_len = to->length * 8, add(&r, RTA_DST, to->bytes, to->length);
+  if (via) add(&r, RTA_GATEWAY, via->bytes, via->length);
   add(&r, RTA_OIF, &index, 4);
   ask(socket, &r, RTM_NEWROUTE, NLM_F_CREATE, "route");
 }
 
 static void make_network(void) {
   char name[IFNAMSIZ];
-  uint32_t gateway = htonl(0x0aee0001), own = htonl(0x0aee0002 + serial % 60000);
   snprintf(name, sizeof name, "%s%d", prefix, serial % 60000);
   int host = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
   int outside = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
@@ -146,13 +162,22 @@ static void make_network(void) {
   end(&r, other), end(&r, data), end(&r, info);
   ask(outside, &r, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, "veth");
   int index = if_nametoindex(name);
-  address(outside, index, gateway), up(outside, index), route(outside, index, &own, NULL);
+  const int families[] = {AF_INET, AF_INET6};
+  up(outside, index);
+  for (int i = 0; i < 1 + ipv6; i++) {
+    struct ip own = ours(families[i], 1 + serial % 60000);
+    address(outside, index, ours(families[i], 0)), route(outside, index, &own, NULL);
+  }
   // In a network without other links the veth comes right after the loopback, or after what the kernel puts there.
   need(setns(network, CLONE_NEWNET), "into the new network");
   int eth0 = if_nametoindex("eth0");
   need(setns(host, CLONE_NEWNET), "back to the host's network");
-  up(inside, 1), address(inside, eth0, own), up(inside, eth0);
-  route(inside, eth0, &gateway, NULL), route(inside, eth0, NULL, &gateway);
+  up(inside, 1), up(inside, eth0);
+  for (int i = 0; i < 1 + ipv6; i++) {
+    struct ip gateway = ours(families[i], 0);
+    address(inside, eth0, ours(families[i], 1 + serial % 60000));
+    route(inside, eth0, &gateway, NULL), route(inside, eth0, NULL, &gateway);
+  }
   close(host), close(inside), close(outside);
 }
 
@@ -225,6 +250,36 @@ static int make_mount(const char *kind, const char **options, unsigned attribute
   return mount;
 }
 
+// A copy of the empty file system, in a file without a name behind a device.
+static int make_image(void) {
+  char dir[4096], device[32];
+  snprintf(dir, sizeof dir, "%s", empty_image);
+  *strrchr(dir, '/') = 0;
+  int from = open(empty_image, O_RDONLY | O_CLOEXEC), to = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  struct stat what;
+  need(from, empty_image), need(to, dir);
+  need(fstat(from, &what) | ftruncate(to, what.st_size), "image");
+  for (off_t end = 0, at; (at = lseek(from, end, SEEK_DATA)) >= 0;) {
+    end = lseek(from, at, SEEK_HOLE);
+    off_t target = at;
+    while (at < end) need(copy_file_range(from, &at, to, &target, end - at, 0) - 1, "copy");
+  }
+  int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), loop;
+  struct loop_config wanted = {.fd = to, .block_size = 4096, .info.lo_flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO};
+  for (;;) {
+    snprintf(device, sizeof device, "/dev/loop%d", ioctl(control, LOOP_CTL_GET_FREE));
+    loop = open(device, O_RDWR | O_CLOEXEC);
+    need(loop, device);
+    if (ioctl(loop, LOOP_CONFIGURE, &wanted) == 0) break;
+    need(errno == EBUSY ? 0 : -1, "LOOP_CONFIGURE");
+    close(loop);
+  }
+  int mount = make_mount("ext4", (const char *[]){"source", device, "noinit_itable", NULL, "nobarrier", NULL, NULL},
+                         MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  close(from), close(to), close(control), close(loop);
+  return mount;
+}
+
 static int copy_mount(int at, const char *path, uint64_t attributes, int mapped) {
   int flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (*path ? 0 : AT_EMPTY_PATH);
   int mount = syscall(SYS_open_tree, at, path, flags);
@@ -273,12 +328,9 @@ static int build(void) {
   int usr = copy_mount(AT_FDCWD, "/usr", SUID_DEV | MOUNT_ATTR_RDONLY, 1);
   int layers[] = {copy_mount(AT_FDCWD, app, SUID_DEV, 1), copy_mount(AT_FDCWD, base, SUID_DEV, 1)};
 
-  int stage = make_mount("tmpfs", OPTIONS("size", "536870912", "mode", "755"), SUID_DEV);
-  int place_of_stage = open("/tmp", O_PATH | O_CLOEXEC);
-  need(syscall(SYS_move_mount, stage, "", place_of_stage, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), "stage");
-  need(fchdir(stage), "stage");
-  need(mkdir("upper", 0755) | mkdir("work", 0755) | mkdir("root", 0755) | mkdir("0", 0755) | mkdir("1", 0755), "directories");
-  need(chown("upper", FIRST_ID, FIRST_ID), "upper");
+  int stage = open("/tmp", O_PATH | O_CLOEXEC);
+  need(syscall(SYS_move_mount, layer, "", stage, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH), "stage");
+  need(fchdir(layer) | chdir("dyno"), "stage");
   setfsgid(FIRST_ID), setfsuid(FIRST_ID);
   need(mkdir("upper/etc", 0755) | mkdir("upper/tmp", 01777) | chmod("upper/tmp", 01777), "etc, tmp");
   for (const char **name = OPTIONS("upper/etc/hosts", "upper/etc/hostname", "upper/etc/resolv.conf"); *name; name++) {
@@ -324,6 +376,17 @@ static int build(void) {
   }
   setfsuid(0), setfsgid(0);
   return root;
+}
+
+// The writable layer with its directories, attached nowhere.
+static void make_layer(void) {
+  layer = empty_image ? make_image() : make_mount("tmpfs", OPTIONS("size", "536870912", "mode", "755"), SUID_DEV);
+  // Directly below the root ext4 would spread them.
+  need(mkdirat(layer, "dyno", 0755), "dyno");
+  int dyno = openat(layer, "dyno", O_PATH | O_CLOEXEC);
+  for (const char **name = OPTIONS("upper", "work", "root", "0", "1"); *name; name++) need(mkdirat(dyno, *name, 0755), *name);
+  need(fchownat(dyno, "upper", FIRST_ID, FIRST_ID, 0), "upper");
+  close(dyno);
 }
 
 static void become(int id) {
@@ -396,7 +459,7 @@ static struct times launch(void) {
     close(out[0]);
     become_init(out[1]);
   }
-  close(out[1]), close(v2), close(network), close(users);
+  close(out[1]), close(v2), close(network), close(users), close(layer);
   char text[64] = "";
   need(read(out[0], text, sizeof text - 1), "read");
   times.stamp = atoll(text);
@@ -417,13 +480,14 @@ static struct times launch(void) {
 
 static void make_ahead(void) {
   serial++;
-  make_network(), make_users();
+  make_network(), make_users(), make_layer();
 }
 
 int main(int argc, char **argv) {
   static struct sock_filter instructions[4096];
-  if (argc != 6) return fprintf(stderr, "usage: bare INSIDE APP BASE FILTER GROUP\n"), 2;
+  if (argc != 7 && argc != 8) return fprintf(stderr, "usage: bare INSIDE APP BASE FILTER GROUP IPV6 [EMPTY]\n"), 2;
   payload = argv[1], app = argv[2], base = argv[3], prefix = argv[5];
+  ipv6 = strcmp(argv[6], "yes") == 0, empty_image = argv[7];
   int fd = open(argv[4], O_RDONLY | O_CLOEXEC);
   ssize_t length = read(fd, instructions, sizeof instructions);
   need(fd < 0 ? -1 : length, argv[4]);

@@ -14,6 +14,7 @@ use super::answer;
 use hokku::domain::app::AppId;
 use hokku::domain::dyno::{DynoId, Purpose};
 use hokku::domain::limits::DynoSize;
+use hokku::dyno::scratch::{self, Way};
 use hokku::dyno::{Body, Dynos, Event, Io, Labels, Launch, Mount, Ready, Settings, What, destroy, instances, policy};
 use hokku::logs::{Hub, HubLimits};
 use hokku::stack;
@@ -39,6 +40,9 @@ struct Bench {
     binds: Vec<Mount>,
 }
 
+/// First says what others need to do the same: the stack's base, the system call filter, whether dynos have IPv6, and the
+/// empty file system that writable layers are copies of, if they are.
+///
 /// Reading what the script asks blocks the main thread; the engine's tasks have a thread of their own.
 pub(super) fn serve(hokku: &Path, root: &Path, name: &str, tree: &Path) -> Result<(), Box<dyn Error>> {
     let (instance, claim) = instances::claim(name.parse()?, root)?;
@@ -52,7 +56,9 @@ pub(super) fn serve(hokku: &Path, root: &Path, name: &str, tree: &Path) -> Resul
         let filter = root.join("filter.bpf");
         let policy = policy::read(&serde_json::from_value(policy::seccomp())?)?;
         std::fs::write(&filter, seccomp::compile(&policy).to_bytes())?;
-        let base = json!({"base": stack.layers[0], "run": instance.run, "filter": filter});
+        let empty = empty_image(root).await;
+        let ipv6 = instances::forwards_ipv6();
+        let base = json!({"base": stack.layers[0], "filter": filter, "ipv6": ipv6, "empty": empty});
         let binds = stack.binds.into_iter();
         let binds = binds.map(|bind| Mount { source: bind.source, target: bind.target, read_only: true }).collect();
         let layers = std::iter::once(tree.to_owned()).chain(stack.layers).collect();
@@ -65,6 +71,19 @@ pub(super) fn serve(hokku: &Path, root: &Path, name: &str, tree: &Path) -> Resul
     let cleared = runtime.block_on(destroy(&instance, Duration::ZERO));
     drop(claim);
     result.and(cleared.map_err(Into::into))
+}
+
+/// What the engine copies for each writable layer, if it keeps them in images here.
+async fn empty_image(root: &Path) -> Option<PathBuf> {
+    let path = root.join(format!("scratch/ext4-{}", DynoSize::Basic.limits().disk));
+    let begun = Instant::now();
+    while scratch::examine(root).0 == Way::Image && begun.elapsed() < WITHIN {
+        if path.exists() {
+            return Some(path);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    None
 }
 
 impl Bench {
