@@ -16,13 +16,14 @@ use super::firewall::{self, Firewall};
 use super::protocol::{Hello, Order};
 use super::scratch::Bounds;
 use super::step::{StepError, step};
-use super::{Event, Found, Launch, What, launcher, network, record};
+use super::{Event, Found, Launch, What, instances, launcher, network, record};
 use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
 use crate::domain::egress::Egress;
 use crate::domain::instance::Instance;
 use crate::domain::limits::{DynoSize, Limits};
 use crate::logs::Hub;
+use crate::sys::cgroup::Hierarchy;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io;
@@ -96,6 +97,8 @@ pub struct Dynos {
 struct Shared {
     instance: Instance,
     settings: Settings,
+    /// None where the host has none; then no dyno starts.
+    hierarchy: Option<Hierarchy>,
     firewall: Arc<Firewall>,
     /// Puts back the rules that others remove, until this engine lets go.
     watch: Mutex<Option<firewall::Watch>>,
@@ -134,9 +137,11 @@ impl Dynos {
         let firewall =
             tokio::task::spawn_blocking(move || network::setup(&place, &firewall).map(|()| firewall)).await??;
         let firewall = Arc::new(firewall);
+        let hierarchy = instances::hierarchy(&instance).ok();
         let shared = Arc::new(Shared {
             instance,
             settings,
+            hierarchy,
             watch: Mutex::new(Some(firewall::Watch::start(firewall.clone())?)),
             firewall,
             hub,

@@ -136,7 +136,7 @@ impl Router {
         let (commands, received) = mpsc::unbounded_channel();
         let (installed, installed_seen) = watch::channel(0);
         let (pid, pid_seen) = watch::channel(process.pid);
-        let (table, certificates, watched) = (None, None, HashMap::new());
+        let (table, unwritten, certificates, watched) = (None, None, None, HashMap::new());
         let driver = Driver {
             paths,
             options,
@@ -146,6 +146,7 @@ impl Router {
             installed,
             pid,
             table,
+            unwritten,
             certificates,
             watched,
         };
@@ -408,6 +409,8 @@ struct Driver {
     pid: watch::Sender<i32>,
     /// The newest table.
     table: Option<Box<RouteTable>>,
+    /// When it is to be written where a router that is started without a server finds it.
+    unwritten: Option<tokio::time::Instant>,
     certificates: Option<Box<Certificates>>,
     watched: HashMap<DynoId, Vec<oneshot::Sender<()>>>,
 }
@@ -424,6 +427,7 @@ impl Driver {
                 return;
             }
             tracing::error!(%error, "the router is gone and is started again");
+            self.write_routes();
             // One that dies at once is not started in a tight loop.
             if begun.elapsed() < Duration::from_secs(1) {
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -458,12 +462,19 @@ impl Driver {
             if let Some(number) = seen {
                 send(process, &FromServer::Seen { number }).await?;
             }
+            let write = self.unwritten;
             tokio::select! {
                 filled = process.fill() => filled?,
                 command = self.commands.recv() => match command {
                     Some(command) => self.obey(command, process).await?,
-                    None => return Ok(()),
+                    None => {
+                        self.write_routes();
+                        return Ok(());
+                    }
                 },
+                () = tokio::time::sleep_until(write.unwrap_or_else(tokio::time::Instant::now)), if write.is_some() => {
+                    self.write_routes();
+                }
             }
         }
     }
@@ -491,19 +502,29 @@ impl Driver {
         None
     }
 
+    fn write_routes(&mut self) {
+        if self.unwritten.take().is_some()
+            && let Some(table) = &self.table
+            && let Err(error) = write_routes(&self.paths.routes(), table)
+        {
+            tracing::error!(%error, "cannot write the routes");
+        }
+    }
+
     async fn obey(&mut self, command: Command, process: &mut Process) -> io::Result<()> {
         match command {
             Command::Publish(table) => {
-                // Also a router that is started while this server is gone finds it.
-                if let Err(error) = write_routes(&self.paths.routes(), &table) {
-                    tracing::error!(%error, "cannot write the routes");
-                }
                 // Every process has had the last one.
-                let message = match self.table.take() {
+                let last = self.table.take();
+                let message = match &last {
                     Some(last) => FromServer::Change(Box::new(last.change_to(&table))),
                     None => FromServer::Table(table.clone()),
                 };
                 self.table = Some(table);
+                self.unwritten.get_or_insert(tokio::time::Instant::now() + WRITE_AFTER);
+                if last.is_none() {
+                    self.write_routes();
+                }
                 send(process, &message).await
             }
             Command::Certify(certificates) => {
@@ -519,6 +540,9 @@ impl Driver {
         }
     }
 }
+
+/// Dynos come and go many at a time, and each writing is of all apps.
+const WRITE_AFTER: Duration = Duration::from_millis(200);
 
 async fn send(process: &mut Process, message: &FromServer) -> io::Result<()> {
     process.stream.write_all(message.encode().as_bytes()).await

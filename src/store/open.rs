@@ -3,6 +3,7 @@
 
 use super::seal::{KEY_BYTES, Seal};
 use super::{FILE, KEY_FILE, StoreError, Tx, accounts};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -65,8 +66,7 @@ fn write_key(root: &Path, path: &Path, key: &[u8]) -> io::Result<()> {
 pub(super) fn writer(path: &Path, seal: &Seal) -> Result<Connection, StoreError> {
     private_file(path).map_err(|source| StoreError::Io { path: path.into(), source })?;
     let open = || -> Result<Connection, rusqlite::Error> {
-        let connection = Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))?;
-        connection.busy_timeout(Duration::from_secs(10))?;
+        let connection = connect(path)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         // A release that was answered with "created" survives a power cut.
         connection.pragma_update(None, "synchronous", "full")?;
@@ -83,16 +83,20 @@ pub(super) fn writer(path: &Path, seal: &Seal) -> Result<Connection, StoreError>
 
 pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
     let open = || -> Result<Connection, rusqlite::Error> {
-        let connection = Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))?;
-        connection.busy_timeout(Duration::from_secs(10))?;
+        let connection = connect(path)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
     };
     open().map_err(|error| StoreError::of(error, path.into()))
 }
 
-fn flags(access: OpenFlags) -> OpenFlags {
-    access | OpenFlags::SQLITE_OPEN_NO_MUTEX
+fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    // Else it plans a statement anew for each value that is bound, which takes longer than to carry it out.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(connection)
 }
 
 /// SQLite gives its journal and shared memory the mode of the database, so this one call settles all three.

@@ -41,6 +41,8 @@ struct Plan {
     slot: Option<u16>,
     port: Option<u16>,
     within: Duration,
+    /// Bytes.
+    memory: u64,
 }
 
 impl Plan {
@@ -49,7 +51,8 @@ impl Plan {
         let number = |key: &str| config.as_ref().and_then(|config| spec::number::<u64>(&config.spec, key));
         let small = |key: &str| number(key).and_then(|number| u16::try_from(number).ok());
         let within = Duration::from_millis(number(spec::BOOT_TIMEOUT).unwrap_or(60_000));
-        Self { slot: small(spec::SLOT), port: small(spec::PORT), within }
+        let memory = config.as_ref().and_then(|config| spec::memory_quota(&config.spec)).unwrap_or(u64::MAX);
+        Self { slot: small(spec::SLOT), port: small(spec::PORT), within, memory }
     }
 }
 
@@ -65,7 +68,7 @@ async fn one(shared: &Arc<Shared>, id: DynoId, dir: PathBuf, labels: Labels) -> 
         shared.lock_slots().occupy(slot);
         let orders = shared.expect_orders(id);
         let (ready, probe) = readiness(&labels, &plan, addr, &dir);
-        let memory = Memory::new(shared, &dir);
+        let memory = Memory::new(shared, slot, plan.memory);
         let watched = Watched { id, dir, slot, control, orders, output, memory, probe, attached: None };
         shared.spawn(task::watch(shared.clone(), watched, ready));
         return Ok(found(None));

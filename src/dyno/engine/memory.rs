@@ -2,9 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Shared;
-use crate::dyno::{instances, shape, spec};
 use crate::sys::cgroup::Group;
-use std::path::Path;
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -16,17 +14,14 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(shared: &Shared, dir: &Path) -> Self {
+    /// Of the dyno in that slot, whose size has `quota` bytes.
+    pub(super) fn new(shared: &Shared, slot: u16, quota: u64) -> Self {
         let every = shared.settings.measured_every.max(Duration::from_millis(1));
         let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let config = spec::Config::read(dir).ok();
-        let group = || {
-            let (parent, name) = shape::group(&config.as_ref()?.spec).ok()?;
-            Some(Group::open(&instances::hierarchy(&shared.instance).ok()?, &parent, &name))
-        };
-        let quota = config.as_ref().and_then(|config| spec::memory_quota(&config.spec)).unwrap_or(u64::MAX);
-        Self { group: group(), quota, ticks }
+        let (parent, name) = (shared.instance.cgroup(), shared.instance.group(slot));
+        let group = shared.hierarchy.as_ref().map(|hierarchy| Group::open(hierarchy, &parent, &name));
+        Self { group, quota, ticks }
     }
 
     /// Waits until it is time to look and there is too much; tells how many bytes, and how many there should be at most.

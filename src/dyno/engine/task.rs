@@ -116,7 +116,7 @@ async fn begin(
         }
     };
     let ready = probe.is_none().then_some(What::Ready { addr: None });
-    let memory = Memory::new(shared, &dir);
+    let memory = Memory::new(shared, slot, body.limits.memory_quota);
     Ok((Watched { id, dir, slot, control, orders, output, memory, probe, attached }, ready))
 }
 
