@@ -79,10 +79,16 @@ use_java() { # VERSION DIRECTORY WHY
 	fi
 	export PATH="$JAVA_HOME/bin:$PATH"
 	say "Using OpenJDK $1$3"
+	choose_build_jvm
 }
 
-# The build dyno's memory is no machine's: a tool that takes a quarter of it is too small, one that takes all is killed.
-build_heap() { echo "-Xmx$(($(hokku_memory) * 5 / 8))m"; }
+# Sets BUILD_JVM, the options of a JVM that only builds, and has Maven take them. The build dyno's memory is no machine's: a tool that takes a
+# quarter of it is too small, one that takes all is killed. And such a JVM ends before the optimizing compiler and a
+# collector with threads of its own pay off: without them Maven and sbt need less than half of the CPU time.
+choose_build_jvm() {
+	BUILD_JVM=("-Xmx$(($(hokku_memory) * 5 / 8))m" -XX:+UseSerialGC -XX:TieredStopAtLevel=1)
+	export MAVEN_OPTS=${MAVEN_OPTS:-${BUILD_JVM[*]}}
+}
 
 # Where dynos find Java, and what memory it takes: run_time_profile LIB-DIRECTORY
 jvm_profile() {

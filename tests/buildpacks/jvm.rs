@@ -19,7 +19,7 @@ fn a_java_app_is_built_by_maven_and_knows_its_memory() {
 #[test]
 #[ignore = "takes a minute or more; scripts/test --all runs it"]
 fn a_spring_boot_app_has_a_default_web_process() {
-    let built = Bench::new("apps/java-spring").build().succeeded();
+    let built = Bench::new("apps/java-spring").build().succeeded().said("Apache Maven 3.");
     assert_eq!(built.types(), ["web: java -Dserver.port=$PORT $JAVA_OPTS -jar target/hello-1.0.jar"]);
 }
 

@@ -13,7 +13,7 @@ mod php;
 mod python;
 mod ruby;
 
-use crate::bench::{APP, Bench, fixtures};
+use crate::bench::{APP, Bench, answers, fixtures};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -28,10 +28,33 @@ fn apps_of_no_known_language_are_told_what_there_is() {
     assert!(text.contains("heroku/nodejs"), "{text}");
 }
 
+/// A lock that has no gems.
+const LOCK: &str = "GEM\n  specs:\n\nPLATFORMS\n  x86_64-linux\n\nDEPENDENCIES\n";
+
+#[test]
+fn an_app_that_does_not_say_how_it_is_started_is_told_what_to_write() {
+    let hello = fs::read_to_string(fixtures().join("apps/java-bare/src/main/java/Hello.java")).unwrap();
+    let pom = fs::read_to_string(fixtures().join("apps/java-bare/pom.xml")).unwrap();
+    let locked = r#"{"name":"x","version":"1.0.0","lockfileVersion":3,"packages":{}}"#;
+    for (files, said) in [
+        (
+            &[("package.json", r#"{"name":"x","version":"1.0.0"}"#), ("package-lock.json", locked)][..],
+            "This app does not say how to start it: there is no Procfile, no \"start\" script in",
+        ),
+        (&[("requirements.txt", "flask==3.1.0\n")], "For Flask write for example"),
+        (&[("requirements.txt", "")], "This app has no Procfile, so nothing says how to start it."),
+        (&[("Gemfile", ""), ("Gemfile.lock", LOCK)], "    web: bundle exec puma -p $PORT"),
+        (&[("pom.xml", &pom), ("src/main/java/Hello.java", &hello)], "    web: java $JAVA_OPTS -jar target/"),
+    ] {
+        let bench = files.iter().fold(Bench::new("inline-hello/public"), |bench, (name, text)| bench.file(name, text));
+        let built = bench.build().succeeded().said(said);
+        assert!(!built.types().iter().any(|line| line.starts_with("web")), "{files:?}: {:?}", built.types());
+    }
+}
+
 /// The nearest that will do is taken with a warning, unless the app says that it is not to be.
 #[test]
 fn a_version_that_is_not_to_be_had_is_an_error_where_the_app_is_strict() {
-    const LOCK: &str = "GEM\n  specs:\n\nPLATFORMS\n  x86_64-linux\n\nDEPENDENCIES\n";
     let bench = |app: &str, files: &[(&str, &str)], strict: &str| {
         let bench = Bench { cut_off: true, ..Bench::new(app) }.config("HOKKU_STRICT_RUNTIME", strict);
         files.iter().fold(bench, |bench, (name, text)| bench.file(name, text)).build()
@@ -100,6 +123,38 @@ fn scripts_are_shellcheck_clean() {
     assert!(scripts.len() > 10, "{scripts:?}");
     let checked = Command::new("shellcheck").arg("-x").args(&scripts).current_dir(root).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
+/// A build with a cache, after a change of the app's own code and, where there is one, of a dependency's version.
+fn shows(app: &str, changes: &[(&str, &str, &str)], answer: &str) {
+    let first = Bench::new(app);
+    first.build().succeeded();
+    let edited = changes.iter().fold(first, |bench, (file, from, to)| {
+        let text = fs::read_to_string(bench.fixture.join(file)).unwrap();
+        assert!(text.contains(from), "no {from:?} in {file}");
+        bench.file(file, &text.replace(from, to))
+    });
+    answers(&edited.build().succeeded(), answer);
+}
+
+#[test]
+fn what_has_changed_shows_in_a_build_that_has_a_cache() {
+    let six = ("requirements.txt", "1.17.0", "1.16.0");
+    shows("python-hello", &[six, ("app.py", "hello", "changed")], "changed from python, six 1.16.0");
+    shows("apps/go-chi", &[("cmd/hello/main.go", "hello", "changed")], "changed from web.1, chi");
+    shows("apps/php-composer", &[("packages/greeter/src/Greeter.php", "hello", "changed")], "changed from web.1");
+}
+
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn what_has_changed_shows_in_a_build_on_the_jvm_that_has_a_cache() {
+    let hello = "src/main/java/org/example/Hello.java";
+    let changes = [("pom.xml", "3.5.7", "3.5.6"), (hello, "hello from", "changed from")];
+    shows("apps/java-spring", &changes, "changed from web.1, Spring Boot 3.5.6");
+    let changes = [("build.sbt", "2.13.16", "2.13.15"), ("src/main/scala/Hello.scala", "hello from", "changed from")];
+    shows("apps/scala-bare", &changes, "changed from web.1, Scala 2.13.15");
+    let changes = [("project.clj", "1.11.1", "1.11.4"), ("src/hello.clj", "hello from", "changed from")];
+    shows("apps/clojure-lein", &changes, "changed from web.1, Clojure 1.11.4");
 }
 
 #[test]

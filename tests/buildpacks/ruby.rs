@@ -1,5 +1,6 @@
 //! Ruby apps: the real Bundler; its gems are made of Debian's packages.
 
+use crate::LOCK;
 use crate::bench::{Bench, answers, fixtures};
 use crate::loopback::Served;
 use std::fs;
@@ -65,6 +66,33 @@ fn gems_come_from_a_gem_server_and_assets_are_precompiled() {
     assert!(built.types().contains(&"rake: bundle exec rake".to_owned()), "{:?}", built.types());
 }
 
+/// A gem that wants to be compiled with a header that no package has.
+const NEEDY: &str = r#"
+mkdir ext && cat >ext/extconf.rb <<'END'
+require "mkmf"
+find_header("of_no_package.h") or abort "of_no_package.h is missing"
+END
+cat >needy.gemspec <<'END'
+Gem::Specification.new { |s| s.name = "needy"; s.version = "1.0"; s.summary = s.author = "x"; s.extensions = ["ext/extconf.rb"]; s.files = s.extensions }
+END
+gem build --silent needy.gemspec
+"#;
+
+#[test]
+fn a_gem_that_lacks_a_header_is_told_with_what_to_install() {
+    let place = tempfile::tempdir().unwrap();
+    let made = Command::new("bash").args(["-euc", NEEDY]).current_dir(place.path()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let lock = "GEM\n  remote: https://gems.invalid/\n  specs:\n    needy (1.0)\n\nPLATFORMS\n  ruby\n\nDEPENDENCIES\n  needy\n";
+    let bench = Bench::new("apps/ruby-bare").file("Gemfile", "source 'https://gems.invalid'\ngem 'needy'\n");
+    let gem = fs::read(place.path().join("needy-1.0.gem")).unwrap();
+    let text = bench.file("Gemfile.lock", lock).bytes("vendor/cache/needy-1.0.gem", gem).build().failed();
+    assert!(text.contains("A gem has to be compiled, but this machine lacks what that needs"), "{text}");
+    // Without ruby-dev it is Ruby's own header that is missed first.
+    let why = ["of_no_package.h is missing", "can't find header files for ruby"];
+    assert!(why.iter().any(|why| text.contains(why)), "{text}");
+}
+
 #[test]
 fn mistakes_of_ruby_apps_end_in_a_paragraph() {
     let failed = |bench: Bench| bench.build().failed();
@@ -77,6 +105,8 @@ fn mistakes_of_ruby_apps_end_in_a_paragraph() {
     assert!(text.contains("What Gemfile says is not a version of Ruby: newest"), "{text}");
     let text = failed(sinatra().file("Gemfile", "source 'https://gems.invalid'\ngem 'sinatra', '~> 4.0'\n"));
     assert!(text.contains("Gemfile and Gemfile.lock do not fit together."), "{text}");
+    let text = failed(bare().file("Gemfile", "gem 'puma\n").file("Gemfile.lock", LOCK));
+    assert!(text.contains("The Gemfile can't be read; the lines above say where."), "{text}");
     let text = failed(Bench { cut_off: true, ..Bench::new("apps/ruby-sinatra") });
     assert!(text.contains("The gem server can't be reached from this machine."), "{text}");
     bare()

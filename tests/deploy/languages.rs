@@ -2,9 +2,10 @@
 //!
 //! One app a language is in every run of the suite; the others, and what takes minutes, `scripts/test --all` runs.
 
-use crate::hokku::{Hokku, Repository};
+use crate::hokku::{Hokku, Repository, text};
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What an app answers at `/`, and what a one-off command says about its language.
 pub(crate) struct Expected<'a> {
@@ -101,7 +102,7 @@ fn a_ruby_app() {
     deploys("apps/ruby-bare", &Expected { answer: "hello from web.1, Ruby 3.", run: "irb --version", says: "irb" });
 }
 
-/// What Rails is made of and the host need not have installed.
+/// What Rails 6.1 is made of and the host need not have installed.
 const RAILS: &str = "racc ruby-actioncable ruby-actionmailbox ruby-actionmailer ruby-actionpack ruby-actiontext \
     ruby-actionview ruby-activejob ruby-activemodel ruby-activerecord ruby-activestorage ruby-activesupport ruby-builder \
     ruby-concurrent ruby-crass ruby-erubi ruby-globalid ruby-i18n ruby-loofah ruby-mail ruby-marcel ruby-method-source \
@@ -143,6 +144,57 @@ fn a_rails_app_without_a_procfile() {
     assert_eq!(secret(), "of the owner\n");
 }
 
+/// Another's files in a fixture's place.
+fn lay_over(repository: &Repository, fixture: &str) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
+    let copied = Command::new("cp").arg("-R").arg(from.join(".")).arg(repository.path()).status().unwrap();
+    assert!(copied.success());
+}
+
+/// The app of the test before with `ActiveRecord` and a database in a file, which is each dyno's own.
+pub(crate) fn rails_with_sqlite(hokku: &Hokku, packages: &Path, version: &str) {
+    let repository = hokku.app("app", "apps/ruby-rails");
+    lay_over(&repository, "apps/ruby-rails-sqlite");
+    add_gems(&repository, Some(packages));
+    let run = "bin/rails db:migrate && rails runner 'puts [Note.create!(text: %q(one)).text, Note.count].inspect'";
+    let answer = format!("hello from web.1, Rails {version}");
+    let expected = Expected { answer: &answer, run, says: r#"["one", 1]"# };
+    let output = works(hokku, "app", &repository, &expected);
+    assert!(output.contains("-----> Precompiling assets"), "{output}");
+    assert!(output.contains("Default types for Ruby -> console, rake, web"), "{output}");
+
+    // What is typed at the console is asked of the same database that was migrated in that dyno.
+    let mut console = hokku.command(&["run", "-a", "app", "--no-tty", "--", "bin/rake db:migrate && rails console"]);
+    let mut console = console.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    console.stdin.take().unwrap().write_all(b"puts \"#{Note.count + 41} in #{Rails.env}\"\n").unwrap();
+    let said = text(&console.wait_with_output().unwrap().stdout);
+    assert!(said.contains("CreateNotes: migrated") && said.contains("41 in production"), "{said}");
+
+    let procfile = "release: bin/rails db:migrate\nweb: bin/rails db:migrate && exec bin/rails server -p $PORT\n";
+    repository.write("Procfile", procfile).commit("migrate");
+    let output = hokku.push(&repository).expect_success();
+    let (_, phase) = output.split_once("-----> Running release command...").expect(&output);
+    assert!(phase.contains("CreateNotes: migrated"), "{output}");
+    hokku.ok(&["ps:scale", "web=1", "-a", "app"]);
+    hokku.wait_until_up("app", 1);
+    assert_eq!(["", ""].map(|_| hokku.get("app", "/notes").body), ["1 notes\n", "2 notes\n"]);
+
+    // One that can't be made keeps the code that needs it from being used.
+    let wrong = "class Wrong < ActiveRecord::Migration[6.1]\n  def change = drop_table(:none)\nend\n";
+    repository.write("db/migrate/20260102000000_wrong.rb", wrong).commit("wrong");
+    let output = hokku.push(&repository).expect_rejection();
+    assert!(output.contains("no such table: none"), "{output}");
+    assert_eq!(hokku.get("app", "/notes").body, "3 notes\n", "the dyno before serves on");
+}
+
+#[test]
+#[ignore = "fetches forty packages of Debian; scripts/test --all runs it"]
+fn a_rails_app_with_a_database_and_a_release_phase() {
+    let packages = tempfile::tempdir().unwrap();
+    unpack(packages.path(), "-", &format!("{RAILS} ruby-sqlite3"));
+    rails_with_sqlite(&Hokku::start(), packages.path(), "6.1.7");
+}
+
 #[test]
 fn a_php_app_with_composer() {
     let run = "php --version";
@@ -170,6 +222,14 @@ fn a_php_app_behind_apache() {
 fn a_scala_app() {
     let run = "java -version 2>&1";
     deploys("apps/scala-bare", &Expected { answer: "hello from web.1, Scala 2.13.16", run, says: "openjdk" });
+}
+
+/// Its `app.json` has the secret made without which it does not start.
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn a_play_app() {
+    let run = "ls target/universal/stage/bin";
+    deploys("apps/scala-play", &Expected { answer: "hello from web.1, Play 3.0.9", run, says: "hello" });
 }
 
 #[test]

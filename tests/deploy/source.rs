@@ -212,6 +212,28 @@ fn what_a_compile_leaves_is_packed_whatever_its_modes() {
 }
 
 #[test]
+fn a_build_that_runs_out_of_memory_says_so_and_the_old_release_serves() {
+    let hokku = Hokku::with_config("[build]\nmemory_mb = 64\n");
+    let repository = hokku.serving("hungry");
+    repository.write("bin/compile", "#!/bin/bash\nhead -c 400m /dev/zero | tail | wc -c\n").commit("hungry");
+    let output = hokku.push(&repository).expect_rejection();
+    assert!(output.contains("The build ran out of memory: it may use 64 MB."), "{output}");
+    assert_eq!(hokku.get("hungry", "/").status, 200);
+}
+
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn a_build_that_takes_too_long_is_stopped_and_the_old_release_serves() {
+    let hokku = Hokku::with_config("[build]\ntime_limit_minutes = 1\n");
+    let repository = hokku.serving("slow");
+    repository.write("bin/compile", "#!/bin/bash\nsleep 600\n").commit("slow");
+    let output = hokku.push(&repository).expect_rejection();
+    assert!(output.contains("The build took longer than 1 min and was stopped."), "{output}");
+    assert_eq!(hokku.get("slow", "/").status, 200);
+    assert_eq!(fs::read_dir(hokku.root().join("builds")).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
 fn a_slug_over_the_limit_is_refused_and_the_old_release_serves() {
     let hokku = Hokku::with_config("[build]\nslug_mb = 5\n");
     let repository = hokku.serving("large");

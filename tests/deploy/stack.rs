@@ -2,7 +2,7 @@
 //! checkout, for as long as the lists that they are made from are the same.
 
 use crate::hokku::{Hokku, Repository, text, wait_for, with_mounts_of_its_own};
-use crate::languages::{Expected, add_gems, unpack, works};
+use crate::languages::{Expected, add_gems, rails_with_sqlite, unpack, works};
 use hokku::slug::{bundle, digest_of_tree};
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
@@ -234,6 +234,30 @@ fn an_app_of_each_language_is_built_and_run_on_layers_that_are_made_at_first_nee
     if !kept.is_file() {
         keep(&hokku, &kept, "clojure,go,java,nodejs,php,python,ruby,scala");
     }
+}
+
+/// What Rails 7.2 is made of there. Ruby itself brings some of its gems; sprockets-rails is in Debian 12 only, and is
+/// nothing but Ruby.
+const RAILS: &str = "libruby3.3 puma racc rake ruby-actioncable ruby-actionmailbox ruby-actionmailer ruby-actionpack \
+    ruby-actiontext ruby-actionview ruby-activejob ruby-activemodel ruby-activerecord ruby-activestorage \
+    ruby-activesupport ruby-builder ruby-concurrent ruby-connection-pool ruby-crass ruby-erubi ruby-globalid ruby-i18n \
+    ruby-loofah ruby-mail ruby-marcel ruby-mini-mime ruby-mini-portile2 ruby-minitest ruby-nio4r ruby-nokogiri ruby-rack \
+    ruby-rack-session ruby-rack-test ruby-rackup ruby-rails ruby-rails-dom-testing ruby-rails-html-sanitizer \
+    ruby-railties ruby-sprockets ruby-sqlite3 ruby-thor ruby-tzinfo ruby-useragent ruby-webrick ruby-websocket-driver \
+    ruby-websocket-extensions ruby-zeitwerk";
+
+#[test]
+#[ignore = "fetches fifty packages of Debian, and may make layers; scripts/test --all runs it"]
+fn a_rails_app_with_a_database_is_built_and_run_on_debian_13() {
+    let hokku = Hokku::with_config("[stack]\ndefault = \"debian-13\"\n");
+    let kept = kept("all-of-debian-13");
+    if kept.is_file() {
+        hokku.ok(&["stack:import", kept.to_str().unwrap()]);
+    }
+    let packages = tempfile::tempdir().unwrap();
+    unpack(packages.path(), "trixie", RAILS);
+    unpack(packages.path(), "-", "ruby-sprockets-rails");
+    rails_with_sqlite(&hokku, packages.path(), "7.2.2");
 }
 
 /// A layer of one small file.

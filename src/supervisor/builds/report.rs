@@ -29,7 +29,7 @@ pub(super) enum Failure {
     Compile,
     #[error("The build ran out of memory: it may use {0} MB.")]
     Memory(u64),
-    #[error("The build took longer than {0} minutes and was stopped.")]
+    #[error("The build took longer than {0} min and was stopped.")]
     Time(u64),
     #[error(
         "The build was stopped because the disk is nearly full: it left less than {least} MB free below {place}. Remove something there and build again."
