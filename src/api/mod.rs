@@ -3,7 +3,7 @@
 //! ```text
 //!  listener ─▶ Request-Id ─▶ token ─▶ handler ─▶ control ─▶ serializer
 //!                   │
-//!                   ├─ /streams /sources /logs /attach: the URL itself is the secret
+//!                   ├─ /streams /sources /slugs /logs /attach: the URL itself is the secret
 //!                   └─ /buildpacks: for everybody
 //! ```
 //!
@@ -85,8 +85,12 @@ fn routes(control: Control) -> Router {
         .merge(sources::routes())
         .merge(stacks::routes())
         .route_layer(middleware::from_fn_with_state(control.clone(), request::authenticate));
-    let with_secret =
-        Router::new().merge(attach::routes()).merge(logs::streams()).merge(sources::uploads()).merge(streams::routes());
+    let with_secret = Router::new()
+        .merge(attach::routes())
+        .merge(logs::streams())
+        .merge(slugs::uploads())
+        .merge(sources::uploads())
+        .merge(streams::routes());
     let for_everybody = buildpacks::registry();
     with_token
         .merge(with_secret)

@@ -86,6 +86,8 @@ enum Command {
     AddonsDetach(addons::Detach),
     #[command(name = "addons:info")]
     AddonsInfo(addons::Info),
+    #[command(name = "addons:update")]
+    AddonsUpdate(addons::Update),
     #[command(name = "addons:rename")]
     AddonsRename(addons::Rename),
     #[command(name = "addons:destroy", visible_alias = "addons:remove")]
@@ -439,6 +441,7 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::AddonsAttach(args) => addons::attach(ctx, args).await,
         Command::AddonsDetach(args) => addons::detach(ctx, args).await,
         Command::AddonsInfo(args) => addons::info(ctx, args).await,
+        Command::AddonsUpdate(args) => addons::update(ctx, args).await,
         Command::AddonsRename(args) => addons::rename(ctx, args).await,
         Command::AddonsDestroy(args) => addons::destroy(ctx, args).await,
         Command::Apps(args) => apps::list(ctx, args).await,

@@ -48,6 +48,7 @@ use crate::store::Store;
 use crate::supervisor::Supervisor;
 use jiff::Timestamp;
 use repositories::Repositories;
+use slugs::Drafts;
 use sources::Sources;
 use std::fmt;
 use std::sync::Arc;
@@ -65,6 +66,7 @@ pub struct Control {
     /// Cancelled when the server goes down: streams that would never end then do.
     pub closing: CancellationToken,
     pub sources: Sources,
+    pub drafts: Drafts,
     pub stacks: Stacks,
     pub drains: Drains,
     pub repositories: Repositories,
@@ -148,6 +150,7 @@ impl Control {
             place,
             closing,
             sources,
+            drafts: Drafts::default(),
             stacks,
             drains,
             repositories: Repositories::default(),

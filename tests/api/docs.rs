@@ -26,16 +26,14 @@ const ANSWERS: [(&str, &str, &str); 10] = [
 ];
 
 /// Why there is no such route, by how its path begins, in this order.
-const REASONS: [(&str, &str); 42] = [
+const REASONS: [(&str, &str); 38] = [
     ("/account/app", "not built yet"),
     ("/account/delinquency", "nothing is billed"),
     ("/account/credits", "nothing is billed"),
     ("/account/invoice", "nothing is billed"),
     ("/account/features", "there are none"),
-    ("/account", "an administrator removes accounts: `users:remove`"),
     ("/users/{}/sms-number", "no messages are sent"),
     ("/users/{}/preferences", "preferences of Heroku's web pages"),
-    ("/users", "as yourself: `/account`; others: `users:update`, `users:remove`"),
     ("/password-resets", "no mails are sent: `users:password`"),
     ("/enterprise-accounts", "one box is no enterprise"),
     ("/spaces", "each app has a network of its own anyway"),
@@ -45,12 +43,10 @@ const REASONS: [(&str, &str); 42] = [
     ("/apps/{}/oci-images", "apps are slugs: there is no Docker here"),
     ("/apps/{}/webhook", "not built yet"),
     ("/addons/{}/webhook", "not built yet"),
-    ("/apps/{}/slugs", "not built yet: send source, `POST /apps/{}/builds`"),
     ("/apps/{}/review-app", "needs GitHub"),
     ("/app-setups", "not built yet"),
     ("/review-apps", "needs GitHub"),
     ("/pipelines/{}/review-app", "needs GitHub"),
-    ("/pipelines/{}/latest", "not built yet: ask for each app's"),
     ("/pipelines/{}/stage", "there is no CI here to have them"),
     ("/pipelines/{}/test-runs", "there is no CI here"),
     ("/pipelines/{}/pipeline-stack", "not built yet"),
@@ -218,10 +214,11 @@ fn document() -> String {
          What Heroku's CLI asks for though the schema does not have it, and hokku's own.\n\n\
          | request | needs |\n| --- | --- |\n{own}\n\
          For everybody: `GET /buildpacks`, `/buildpacks/{{}}`, `/buildpacks/{{}}/revisions`, in which Heroku's CLI looks up names. \
-         Addresses that are secrets themselves, from an answer of the API: `/streams/…`, `/sources/…`, `/logs/…`, `/attach/…`.\n\n\
+         Addresses that are secrets themselves, from an answer of the API: `/streams/…`, `/sources/…`, `/slugs/…`, `/logs/…`, `/attach/…`.\n\n\
          ## Known differences from Heroku\n\n\
          - A token's text is shown when it is made, and then only to who shows it; elsewhere it is null. Only its digest is kept.\n\
          - `source_blob.url` of a build and `blob.url` of a slug are null: what was sent is kept, but not given out by URL.\n\
+         - A slug that a client brings is packed anew: `size` is that of our archive. On `debian-13` its dynos have the base alone, no layer of a language. A slug that was asked for is forgotten after an hour, or by a restart, when nothing was put to its URL.\n\
          - `DELETE /apps/{{}}/build-cache` answers `{{}}`.\n\
          - There is one region, `local`, of the provider `hokku`; one generation, `cedar`; teams and spaces there are none. \
          `/teams/apps/{{}}` is every app, since clients lock apps and give permissions there.\n\
