@@ -100,6 +100,7 @@ impl From<ControlError> for ApiError {
             | ControlError::Drain(_)
             | ControlError::Hostname(_)
             | ControlError::Certificate(_)
+            | ControlError::Oauth(_)
             | ControlError::Pipeline(_)
             | ControlError::Addon(_)
             | ControlError::Destination(_)

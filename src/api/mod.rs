@@ -33,6 +33,7 @@ mod keys;
 mod listener;
 mod log_drains;
 mod logs;
+mod oauth_clients;
 mod paging;
 mod pipelines;
 mod platform;
@@ -41,6 +42,7 @@ mod rendezvous;
 mod request;
 pub mod rules;
 mod runtimes;
+mod sessions;
 mod slugs;
 mod sni_endpoints;
 mod sources;
@@ -76,10 +78,12 @@ fn routes(control: Control) -> Router {
         .merge(formation::routes())
         .merge(log_drains::routes())
         .merge(logs::routes())
+        .merge(oauth_clients::routes())
         .merge(pipelines::routes())
         .merge(platform::routes())
         .merge(releases::routes())
         .merge(runtimes::routes())
+        .merge(sessions::routes())
         .merge(slugs::routes())
         .merge(sni_endpoints::routes())
         .merge(sources::routes())

@@ -29,6 +29,7 @@ mod keys;
 mod labs;
 mod logs;
 mod maintenance;
+mod oauth_clients;
 mod output;
 mod pipelines;
 mod ps;
@@ -36,6 +37,7 @@ mod releases;
 mod remotes;
 mod run;
 mod runtime;
+mod sessions;
 mod shell;
 mod stack;
 mod terminal;
@@ -288,6 +290,20 @@ enum Command {
     MaintenanceOff(maintenance::Off),
 
     Authorizations(authorizations::List),
+    Clients(oauth_clients::List),
+    #[command(name = "clients:create")]
+    ClientsCreate(oauth_clients::Create),
+    #[command(name = "clients:info")]
+    ClientsInfo(oauth_clients::Info),
+    #[command(name = "clients:update")]
+    ClientsUpdate(oauth_clients::Update),
+    #[command(name = "clients:rotate")]
+    ClientsRotate(oauth_clients::Rotate),
+    #[command(name = "clients:destroy")]
+    ClientsDestroy(oauth_clients::Destroy),
+    Sessions(sessions::List),
+    #[command(name = "sessions:destroy")]
+    SessionsDestroy(sessions::Destroy),
     #[command(name = "authorizations:create")]
     AuthorizationsCreate(authorizations::Create),
     #[command(name = "authorizations:info")]
@@ -542,6 +558,14 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Maintenance(args) => maintenance::show(ctx, args).await,
         Command::MaintenanceOn(args) => maintenance::on(ctx, args).await,
         Command::MaintenanceOff(args) => maintenance::off(ctx, args).await,
+        Command::Clients(args) => oauth_clients::list(ctx, args).await,
+        Command::ClientsCreate(args) => oauth_clients::create(ctx, args).await,
+        Command::ClientsInfo(args) => oauth_clients::info(ctx, args).await,
+        Command::ClientsUpdate(args) => oauth_clients::update(ctx, args).await,
+        Command::ClientsRotate(args) => oauth_clients::rotate(ctx, args).await,
+        Command::ClientsDestroy(args) => oauth_clients::destroy(ctx, args).await,
+        Command::Sessions(args) => sessions::list(ctx, args).await,
+        Command::SessionsDestroy(args) => sessions::destroy(ctx, args).await,
         Command::Authorizations(args) => authorizations::list(ctx, args).await,
         Command::AuthorizationsCreate(args) => authorizations::create(ctx, args).await,
         Command::AuthorizationsInfo(args) => authorizations::info(ctx, args).await,

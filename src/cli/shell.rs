@@ -61,6 +61,7 @@ pub(super) const TOPICS: [(&str, &[&str]); 23] = [
             "addons:attach",
             "addons:detach",
             "addons:info",
+            "addons:update",
             "addons:rename",
             "addons:destroy",
             "addons:services",
@@ -89,6 +90,14 @@ pub(super) const TOPICS: [(&str, &[&str]); 23] = [
     (
         "Tokens",
         &[
+            "clients",
+            "clients:create",
+            "clients:info",
+            "clients:update",
+            "clients:rotate",
+            "clients:destroy",
+            "sessions",
+            "sessions:destroy",
             "authorizations",
             "authorizations:create",
             "authorizations:info",

@@ -24,6 +24,7 @@ pub mod features;
 pub mod formation;
 pub mod keys;
 pub mod logs;
+pub mod oauth_clients;
 pub mod pipelines;
 pub mod releases;
 pub mod repositories;

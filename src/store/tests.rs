@@ -296,8 +296,8 @@ fn tokens_work_until_they_expire_or_are_deleted() {
         let now = Timestamp::now();
         let later = now + jiff::SignedDuration::from_secs(60);
         let read: Scopes = "read".parse().unwrap();
-        let lasting = tokens::insert(tx, admin.id, &[1; 32], "laptop", &Scopes::default(), None)?;
-        let brief = tokens::insert(tx, admin.id, &[2; 32], "login", &read, Some(later))?;
+        let lasting = tokens::insert(tx, admin.id, &[1; 32], "laptop", &Scopes::default(), None, false)?;
+        let brief = tokens::insert(tx, admin.id, &[2; 32], "login", &read, Some(later), true)?;
         assert_eq!(tokens::caller_of(tx, &[2; 32], now)?, Some((Caller { actor: admin.actor(), admin: true }, read)));
         assert_eq!(tokens::caller_of(tx, &[2; 32], later)?, None);
         assert_eq!(tokens::caller_of(tx, &[3; 32], now)?, None);

@@ -12,10 +12,9 @@ use std::path::Path;
 const LINKS: &str = include_str!("links.txt");
 
 /// Links that have a route and no more: what they answer instead.
-const ANSWERS: [(&str, &str, &str); 10] = [
+const ANSWERS: [(&str, &str, &str); 9] = [
     ("GET", "/account/features", "empty: there are none"),
     ("GET", "/account/features/{}", "404: there are none"),
-    ("GET", "/oauth/clients", "empty: nothing logs in for somebody else"),
     ("GET", "/teams", "empty: accounts and access do without teams"),
     ("GET", "/spaces", "empty: each app has a network of its own anyway"),
     ("POST", "/apps/{}/acm", "422: certificates are not fetched; `certs:add` takes yours"),
@@ -26,7 +25,7 @@ const ANSWERS: [(&str, &str, &str); 10] = [
 ];
 
 /// Why there is no such route, by how its path begins, in this order.
-const REASONS: [(&str, &str); 38] = [
+const REASONS: [(&str, &str); 37] = [
     ("/account/app", "not built yet"),
     ("/account/delinquency", "nothing is billed"),
     ("/account/credits", "nothing is billed"),
@@ -58,7 +57,6 @@ const REASONS: [(&str, &str); 38] = [
     ("/addon-region-capabilities", "there is one region"),
     ("/addon-services/{}/region-capabilities", "there is one region"),
     ("/regions/{}/addon-region-capabilities", "there is one region"),
-    ("/oauth/clients", "nothing logs in for somebody else"),
     ("/oauth/tokens", "nothing logs in for somebody else"),
     ("/oauth", "not built yet"),
     ("/generations", "there is one"),
@@ -217,6 +215,8 @@ fn document() -> String {
          Addresses that are secrets themselves, from an answer of the API: `/streams/…`, `/sources/…`, `/slugs/…`, `/logs/…`, `/attach/…`.\n\n\
          ## Known differences from Heroku\n\n\
          - A token's text is shown when it is made, and then only to who shows it; elsewhere it is null. Only its digest is kept.\n\
+         - OAuth clients are kept with their secrets, and nobody logs in by them: `/oauth/tokens` is not here. Sessions are the tokens \
+         that were had by address and password; `/oauth/sessions/~` is none, as Heroku's CLI takes that token back itself.\n\
          - `source_blob.url` of a build and `blob.url` of a slug are null: what was sent is kept, but not given out by URL.\n\
          - A slug that a client brings is packed anew: `size` is that of our archive. On `debian-13` its dynos have the base alone, no layer of a language. A slug that was asked for is forgotten after an hour, or by a restart, when nothing was put to its URL.\n\
          - `DELETE /apps/{{}}/build-cache` answers `{{}}`.\n\
