@@ -180,6 +180,8 @@ enum Command {
     PsWait(ps::Wait),
 
     Run(run::Run),
+    #[command(name = "run:inside")]
+    RunInside(run::Inside),
     #[command(name = "run:detached")]
     RunDetached(run::Detached),
 
@@ -507,6 +509,7 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::PsStop(args) => ps::stop(ctx, args).await,
         Command::PsType(args) => ps::sizes(ctx, args).await,
         Command::PsWait(args) => ps::wait(ctx, args).await,
+        Command::RunInside(args) => return run::inside(ctx, args).await,
         Command::RunDetached(args) => run::detached(ctx, args).await,
         Command::Logs(args) => logs::logs(ctx, args).await,
         Command::Releases(args) => releases::list(ctx, args).await,

@@ -46,7 +46,7 @@ pub(super) const TOPICS: [(&str, &[&str]); 23] = [
     ("Git and deploying", &["git:remote", "git:credentials", "deploy", "rebuild"]),
     ("Config vars", &["config", "config:get", "config:set", "config:unset", "config:edit"]),
     ("Dynos", &["ps", "ps:scale", "ps:type", "ps:restart", "ps:stop", "ps:wait"]),
-    ("One-off dynos", &["run", "run:detached"]),
+    ("One-off dynos", &["run", "run:inside", "run:detached"]),
     ("Logs", &["logs", "drains", "drains:add", "drains:remove"]),
     ("Releases", &["releases", "releases:info", "releases:output", "releases:retry", "rollback"]),
     ("Builds", &["builds", "builds:output", "builds:cancel", "builds:cache:purge"]),
