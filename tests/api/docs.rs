@@ -12,7 +12,7 @@ use std::path::Path;
 const LINKS: &str = include_str!("links.txt");
 
 /// Links that have a route and no more: what they answer instead.
-const ANSWERS: [(&str, &str, &str); 9] = [
+const ANSWERS: [(&str, &str, &str); 8] = [
     ("GET", "/account/features", "empty: there are none"),
     ("GET", "/account/features/{}", "404: there are none"),
     ("GET", "/teams", "empty: accounts and access do without teams"),
@@ -20,7 +20,6 @@ const ANSWERS: [(&str, &str, &str); 9] = [
     ("POST", "/apps/{}/acm", "422: certificates are not fetched; `certs:add` takes yours"),
     ("PATCH", "/apps/{}/acm", "422: certificates are not fetched; `certs:add` takes yours"),
     ("DELETE", "/apps/{}/acm", "422: certificates are not fetched; `certs:add` takes yours"),
-    ("POST", "/apps/{}/dynos/{}", "422: `run:inside` needs a program in the dyno; use `run`"),
     ("GET", "/account/rate-limits", "always 4500: requests are not counted"),
 ];
 
@@ -66,7 +65,7 @@ const REASONS: [(&str, &str); 37] = [
 ];
 
 /// What Heroku's own CLI has asked and got in `tests/heroku_cli`, by the server's word.
-const DRIVEN: [&str; 81] = [
+const DRIVEN: [&str; 87] = [
     "DELETE /addon-attachments/{}",
     "DELETE /apps/{}",
     "DELETE /apps/{}/addons/{}",
@@ -78,6 +77,7 @@ const DRIVEN: [&str; 81] = [
     "DELETE /apps/{}/log-drains/{}",
     "DELETE /apps/{}/sni-endpoints/{}",
     "DELETE /oauth/authorizations/{}",
+    "DELETE /oauth/clients/{}",
     "DELETE /pipeline-couplings/{}",
     "DELETE /pipelines/{}",
     "GET /account",
@@ -110,6 +110,8 @@ const DRIVEN: [&str; 81] = [
     "GET /apps/{}/sni-endpoints/{}",
     "GET /oauth/authorizations",
     "GET /oauth/authorizations/{}",
+    "GET /oauth/clients",
+    "GET /oauth/clients/{}",
     "GET /pipeline-promotions/{}/promotion-targets",
     "GET /pipelines",
     "GET /pipelines/{}/pipeline-couplings",
@@ -124,6 +126,7 @@ const DRIVEN: [&str; 81] = [
     "PATCH /apps/{}/formation",
     "PATCH /apps/{}/sni-endpoints/{}",
     "PATCH /oauth/authorizations/{}",
+    "PATCH /oauth/clients/{}",
     "PATCH /pipelines/{}",
     "PATCH /teams/apps/{}",
     "POST /account/app-transfers",
@@ -143,6 +146,8 @@ const DRIVEN: [&str; 81] = [
     "POST /filters/apps",
     "POST /oauth/authorizations",
     "POST /oauth/authorizations/{}/actions/regenerate-tokens",
+    "POST /oauth/clients",
+    "POST /oauth/clients/{}/actions/rotate-credentials",
     "POST /pipeline-couplings",
     "POST /pipeline-promotions",
     "POST /pipelines",
@@ -217,6 +222,8 @@ fn document() -> String {
          - A token's text is shown when it is made, and then only to who shows it; elsewhere it is null. Only its digest is kept.\n\
          - OAuth clients are kept with their secrets, and nobody logs in by them: `/oauth/tokens` is not here. Sessions are the tokens \
          that were had by address and password; `/oauth/sessions/~` is none, as Heroku's CLI takes that token back itself.\n\
+         - `run:inside` (`POST /apps/{{}}/dynos/{{}}`) takes a dyno of any app that is up; the command is one of a shell, never the name of \
+         a process type.\n\
          - `source_blob.url` of a build and `blob.url` of a slug are null: what was sent is kept, but not given out by URL.\n\
          - A slug that a client brings is packed anew: `size` is that of our archive. On `debian-13` its dynos have the base alone, no layer of a language. A slug that was asked for is forgotten after an hour, or by a restart, when nothing was put to its URL.\n\
          - `DELETE /apps/{{}}/build-cache` answers `{{}}`.\n\

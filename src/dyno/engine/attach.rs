@@ -28,9 +28,8 @@ async fn bridge(dir: PathBuf, hello: Vec<u8>, mut client: BoxedIo) {
 }
 
 async fn pass(dir: &std::path::Path, hello: &[u8], client: &mut BoxedIo) -> io::Result<()> {
-    let mut shim = match UnixStream::connect(dir.join(record::SOCKET)).await {
-        Ok(shim) => shim,
-        Err(_) => return client.write_all(&Frame::Error("the dyno has ended".to_owned()).encode()).await,
+    let Ok(mut shim) = UnixStream::connect(dir.join(record::SOCKET)).await else {
+        return client.write_all(&Frame::Error("the dyno has ended".to_owned()).encode()).await;
     };
     shim.write_all(hello).await?;
     let (mut from_client, mut to_client) = tokio::io::split(client);
