@@ -122,7 +122,6 @@ pub(super) async fn run(ctx: &Context, args: Run) -> Result<u8, Failure> {
 ///
 /// Beside the dyno's own program, with its files, its network, its rights and its limits: to look at what it does. It ends
 /// with the dyno at the latest. The terminal is as with "hokku run".
-#[expect(clippy::doc_markdown, reason = "help is shown as it is written")]
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   $ hokku run:inside web.1 bash
