@@ -105,7 +105,9 @@ pub(super) async fn update(ctx: &Context, args: Update) -> Result<(), Failure> {
     show(ctx, &ctx.client()?.patch(&path(&args.id), &body).await?, false)
 }
 
-/// Give an OAuth client another secret; the old one is good for nothing any more
+/// Give an OAuth client another secret
+///
+/// The old one is good for nothing any more.
 #[derive(Args, Debug)]
 pub(super) struct Rotate {
     /// Its ID
