@@ -283,18 +283,21 @@ fn a_foreign_slug_is_taken_in_by_its_own_checksum_in_either_shape() {
         use sha2::Digest as _;
         Digest::of(sha2::Sha256::digest(bytes).into())
     };
-    let packed = place.store.import(&*heroku, Some(&checksum(&heroku))).unwrap();
-    assert_eq!(place.store.import(&*bare, None).unwrap().digest, packed.digest);
+    let (packed, found) = place.store.import(&*heroku, Some(&checksum(&heroku)), u64::MAX).unwrap();
+    assert_eq!(found, checksum(&heroku));
+    assert_eq!(place.store.import(&*bare, None, 2).unwrap().0.digest, packed.digest);
     let tree = place.store.tree(&packed.digest).unwrap();
     let expected: BTreeMap<String, String> =
         [("app", "dir"), ("app/web.js", "644 1"), ("app/l", "-> web.js")].map(|(a, b)| (a.into(), b.into())).into();
     assert_eq!(contents(&tree), expected);
 
     let before = place.everything();
-    let error = place.store.import(&*bare, Some(&packed.digest)).unwrap_err();
+    let error = place.store.import(&*bare, None, 0).unwrap_err();
+    assert!(matches!(error, SlugError::Refused(Refusal::TooLarge(0))), "{error}");
+    let error = place.store.import(&*bare, Some(&packed.digest), u64::MAX).unwrap_err();
     assert!(matches!(error, SlugError::Checksum { .. }), "{error}");
     let evil = Tar::default().dir("app").link("app/up", "../x").end();
-    let error = place.store.import(&*evil, None).unwrap_err();
+    let error = place.store.import(&*evil, None, u64::MAX).unwrap_err();
     let says = "the archive was refused: the link app/up leads out of the archive's own tree, to ../x";
     assert_eq!(error.to_string(), says);
     assert_eq!(place.everything(), before);
@@ -455,7 +458,7 @@ fn hostile_archives_are_refused_in_clear_words_and_leave_nothing_behind() {
         let error = result.err().unwrap_or_else(|| panic!("{name} was taken"));
         assert_eq!(error.to_string(), format!("the archive was refused: {says}"), "{name}");
         assert_eq!(place.everything(), before, "{name}");
-        assert!(place.store.import(&*archive, None).is_err(), "{name}");
+        assert!(place.store.import(&*archive, None, u64::MAX).is_err(), "{name}");
         assert_eq!(place.everything(), before, "{name}");
     }
 }

@@ -11,14 +11,26 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub(super) fn routes() -> Router<Control> {
-    Router::new().route("/account", get(info).patch(update)).route("/users/{user}", get(user))
+    Router::new()
+        .route("/account", get(info).patch(update).delete(remove))
+        .route("/users/{user}", get(info).patch(update).delete(remove))
 }
 
-async fn info(State(control): State<Control>, Extension(actor): Extension<Actor>) -> ApiResult<Json<Value>> {
+/// What the account is removed with, as on Heroku; the second is base64.
+const PASSWORD: [&str; 2] = ["heroku-password", "heroku-password-base64"];
+
+async fn info(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    path: Segments,
+) -> ApiResult<Json<Value>> {
+    check_oneself(&actor, &path)?;
     Ok(Json(serialize(&tokens::account(&control, &actor).await?)))
 }
 
@@ -33,9 +45,11 @@ struct Update {
 async fn update(
     State(control): State<Control>,
     Extension(actor): Extension<Actor>,
+    path: Segments,
     headers: HeaderMap,
     Input(body): Input<Update>,
 ) -> ApiResult<Json<Value>> {
+    check_oneself(&actor, &path)?;
     let (so_far, password) = match (body.new_password, body.password) {
         (None, _) => (None, None),
         (Some(new), Some(old)) => {
@@ -44,8 +58,8 @@ async fn update(
         (Some(_), None) => return Err(ApiError::invalid("To change the password, send the one so far too.")),
     };
     let tokens = others_end(&control, &headers).await?;
-    let patch = Patch { admin: None, name: body.name, password, so_far, tokens };
-    let (account, _) = accounts::update(&control, &actor.id.to_string(), patch).await?;
+    let changes = Patch { admin: None, name: body.name, password, so_far, tokens };
+    let (account, _) = accounts::update(&control, &actor.id.to_string(), changes).await?;
     Ok(Json(serialize(&account)))
 }
 
@@ -55,13 +69,31 @@ pub(super) async fn others_end(control: &Control, headers: &HeaderMap) -> ApiRes
     Ok(Tokens::End { but: shown.map(|(id, _)| id) })
 }
 
-async fn user(
+async fn remove(
     State(control): State<Control>,
     Extension(actor): Extension<Actor>,
     path: Segments,
+    headers: HeaderMap,
 ) -> ApiResult<Json<Value>> {
-    check_user(&actor, path.get("user"))?;
-    Ok(Json(serialize(&tokens::account(&control, &actor).await?)))
+    check_oneself(&actor, &path)?;
+    let password = password_in(&headers)
+        .ok_or_else(|| ApiError::invalid("To remove your account, send its password in the header Heroku-Password."))?;
+    let so_far = accounts::check_password(&control, &actor, password).await?;
+    let gone = accounts::remove(&control, &actor.id.to_string(), Some(so_far)).await?;
+    Ok(Json(serialize(&gone)))
+}
+
+fn password_in(headers: &HeaderMap) -> Option<String> {
+    let [plain, encoded] = PASSWORD.map(|name| headers.get(name).and_then(|value| value.to_str().ok()));
+    plain.map(str::to_owned).or_else(|| String::from_utf8(STANDARD.decode(encoded?).ok()?).ok())
+}
+
+/// Of paths that name a user.
+fn check_oneself(actor: &Actor, path: &Segments) -> ApiResult<()> {
+    match path.get("user") {
+        "" => Ok(()),
+        user => check_user(actor, user),
+    }
 }
 
 /// One sees oneself only: as `~`, by address or by UUID.

@@ -84,6 +84,6 @@ async fn update(
 }
 
 async fn remove(State(control): State<Control>, path: Segments) -> ApiResult<(Extension<Note>, Json<Value>)> {
-    let account = accounts::remove(&control, path.get("account")).await?;
+    let account = accounts::remove(&control, path.get("account"), None).await?;
     Ok((Extension(Note(account.email.clone())), Json(serialize(&account, None))))
 }

@@ -6,7 +6,7 @@ use super::platform::{EPOCH, generation_reference};
 use super::request::{At, Input, Segments, Which, time};
 use super::{account, paging};
 use crate::control::access::{self, Subject, Visible};
-use crate::control::addons::{self, AddonView, AttachmentView, NewAddon, Of};
+use crate::control::addons::{self, AddonPatch, AddonView, AttachmentView, NewAddon, Of};
 use crate::control::{Control, Resource};
 use crate::domain::access::{Caller, Permission};
 use crate::domain::actor::Actor;
@@ -224,6 +224,15 @@ struct Named {
     name: Option<String>,
 }
 
+fn options(config: BTreeMap<String, Value>) -> ApiResult<BTreeMap<String, String>> {
+    let option = |(key, value): (String, Value)| match value {
+        Value::String(text) => Ok((key, text)),
+        Value::Bool(_) | Value::Number(_) => Ok((key, value.to_string())),
+        _ => Err(ApiError::invalid(format!("The option {key} has to be a text."))),
+    };
+    config.into_iter().map(option).collect()
+}
+
 async fn create(
     State(control): State<Control>,
     Extension(actor): Extension<Actor>,
@@ -231,16 +240,11 @@ async fn create(
     headers: HeaderMap,
     Input(body): Input<Create>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
-    let option = |(key, value): (String, Value)| match value {
-        Value::String(text) => Ok((key, text)),
-        Value::Bool(_) | Value::Number(_) => Ok((key, value.to_string())),
-        _ => Err(ApiError::invalid(format!("The option {key} has to be a text."))),
-    };
     let new = NewAddon {
         plan: body.plan.text().to_owned(),
         name: body.name,
         attachment: body.attachment.and_then(|attachment| attachment.name),
-        options: body.config.unwrap_or_default().into_iter().map(option).collect::<Result<_, _>>()?,
+        options: options(body.config.unwrap_or_default())?,
     };
     let (view, message) = addons::create(&control, &actor, &at.app, new).await?;
     let mut row = serialize(&view, &headers);
@@ -248,10 +252,12 @@ async fn create(
     Ok((StatusCode::CREATED, Json(row)))
 }
 
+/// `config` is our own: Heroku's plans have no options that change.
 #[derive(Debug, Deserialize)]
 struct Update {
     name: Option<String>,
     plan: Option<Which>,
+    config: Option<BTreeMap<String, Value>>,
 }
 
 async fn update(
@@ -271,10 +277,8 @@ async fn update(
             view.addon.name
         )));
     }
-    let view = match body.name {
-        Some(name) => addons::rename(&control, None, &view.addon.id.to_string(), &name).await?,
-        None => view,
-    };
+    let patch = AddonPatch { name: body.name, options: body.config.map(options).transpose()? };
+    let view = addons::update(&control, &caller.actor, &view.addon.id.to_string(), patch).await?;
     Ok(Json(serialize(&view, &headers)))
 }
 

@@ -5,14 +5,14 @@ use super::error::{ApiError, ApiResult};
 use super::paging;
 use super::request::{Input, Segments, authorization, time};
 use crate::control::tokens::{self, Proof};
-use crate::control::{Control, ControlError, Resource};
+use crate::control::{Control, ControlError};
 use crate::domain::actor::Actor;
 use crate::domain::scope::Scopes;
 use crate::store::tokens::TokenRow;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -26,7 +26,6 @@ pub(super) fn routes() -> Router<Control> {
         .route(PATH, get(list).post(create))
         .route("/oauth/authorizations/{authorization}", get(info).patch(update).delete(remove))
         .route("/oauth/authorizations/{authorization}/actions/regenerate-tokens", post(renew))
-        .route("/oauth/sessions/{session}", delete(no_session))
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,11 +141,6 @@ async fn remove(
     Ok(Json(serialize(&actor, &row, None)))
 }
 
-/// There are no sessions beside tokens; clients that log out know what to make of this answer.
-async fn no_session() -> ApiError {
-    ApiError::not_found(Resource::Session)
-}
-
 /// The token's text is known only when it is made, and when it comes with a request: by that, Heroku's CLI finds the one to
 /// delete when it logs out.
 fn serialize(actor: &Actor, row: &TokenRow, token: Option<&str>) -> Value {
@@ -160,7 +154,7 @@ fn serialize(actor: &Actor, row: &TokenRow, token: Option<&str>) -> Value {
         "id": row.id,
         "refresh_token": null,
         "scope": row.scopes.words().collect::<Vec<_>>(),
-        "session": null,
+        "session": row.login.then(|| json!({ "id": row.id })),
         "updated_at": time(row.updated_at),
         "user": { "email": actor.email, "full_name": null, "id": actor.id },
     })

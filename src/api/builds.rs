@@ -139,7 +139,7 @@ async fn purge_cache(State(control): State<Control>, at: At) -> ApiResult<Json<V
 }
 
 /// `failure_message`, why a build failed, is our own.
-fn serialize(control: &Control, base: &Base, app: &App, build: &Build) -> Value {
+pub(super) fn serialize(control: &Control, base: &Base, app: &App, build: &Build) -> Value {
     let (slug, release, failure) = match &build.status {
         BuildStatus::Pending => (None, None, None),
         BuildStatus::Succeeded { slug, release } => (Some(slug), release.as_ref(), None),

@@ -9,7 +9,7 @@ use crate::control::{Control, ControlError, Resource};
 use crate::domain::actor::Actor;
 use crate::domain::app::App;
 use crate::domain::config_vars::{ConfigPatch, ConfigVars};
-use crate::domain::dyno::DynoName;
+use crate::domain::dyno::{DynoId, DynoName};
 use crate::domain::release::ReleaseError;
 use crate::supervisor::{Attach, Stop};
 use crate::wire::attach;
@@ -45,12 +45,38 @@ struct Create {
     size: Option<String>,
 }
 
-/// Heroku has that for apps of its newer generation only.
-async fn run_inside(at: At) -> ApiError {
-    let (app, dyno) = (&at.app.name, at.path.get("dyno"));
-    ApiError::invalid(format!(
-        "Nothing can be started inside of {dyno}; heroku run -a {app} starts a dyno with the same code and config vars beside it."
-    ))
+/// Heroku's CLI attaches at once, and does not say so.
+async fn run_inside(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    at: At,
+    base: Base,
+    Input(body): Input<Create>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let body = Create { attach: true, ..body };
+    let new = new_run(&body)?;
+    let tty = new.attach.is_some_and(|attach| attach.tty.is_some());
+    let (row, id) = dynos::run_inside(&control, &actor, at.app.id, at.path.get("dyno"), new).await?;
+    let url = attach_url(&control, &base, &body, id, tty);
+    Ok((StatusCode::CREATED, Json(serialize(&at.app, &row, Some(&url)))))
+}
+
+fn new_run(body: &Create) -> ApiResult<NewRun> {
+    Ok(NewRun {
+        env: environment(body.env.clone())?,
+        size: body.size.as_deref().map(formation::size).transpose()?,
+        attach: attachment(body)?,
+        command: body.command.clone(),
+    })
+}
+
+/// Where a client that speaks the protocol it has named, or Heroku's CLI, comes to what waits for it.
+fn attach_url(control: &Control, base: &Base, body: &Create, id: DynoId, tty: bool) -> String {
+    if body.attach_protocol.is_some() {
+        base.url(&format!("/attach/{id}/{}", dynos::attach_secret(control, id)))
+    } else {
+        format!("rendezvous://{}/{}", base.authority(), dynos::rendezvous(control, id, tty))
+    }
 }
 
 async fn create(
@@ -60,23 +86,10 @@ async fn create(
     base: Base,
     Input(body): Input<Create>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
-    let new = NewRun {
-        env: environment(body.env.clone())?,
-        size: body.size.as_deref().map(formation::size).transpose()?,
-        attach: attachment(&body)?,
-        command: body.command.clone(),
-    };
+    let new = new_run(&body)?;
     let attached = new.attach.map(|attach| attach.tty.is_some());
-    let app = at.app.clone();
-    let row = dynos::run(&control, &actor, app, new).await?;
-    let (id, own) = (row.dyno.id, body.attach_protocol.is_some());
-    let url = attached.map(|tty| {
-        if own {
-            base.url(&format!("/attach/{id}/{}", dynos::attach_secret(&control, id)))
-        } else {
-            format!("rendezvous://{}/{}", base.authority(), dynos::rendezvous(&control, id, tty))
-        }
-    });
+    let row = dynos::run(&control, &actor, at.app.clone(), new).await?;
+    let url = attached.map(|tty| attach_url(&control, &base, &body, row.dyno.id, tty));
     Ok((StatusCode::CREATED, Json(serialize(&at.app, &row, url.as_deref()))))
 }
 

@@ -4,7 +4,6 @@
 use crate::control::{ControlError, Resource};
 use crate::domain::formation::FormationError;
 use crate::store::StoreError;
-use crate::supervisor::builds::BuildError;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -90,10 +89,8 @@ impl From<ControlError> for ApiError {
                 Self::unavailable("The disk that holds the server's database is full: nothing was changed.")
             }
             ControlError::Egress(_) => Self::unavailable(sentence(&error)),
-            ControlError::Store(_)
-            | ControlError::Io(_)
-            | ControlError::Tls(_)
-            | ControlError::Build(BuildError::Store(_) | BuildError::Io(_)) => Self::internal(&error),
+            ControlError::Store(_) | ControlError::Io(_) | ControlError::Tls(_) => Self::internal(&error),
+            ControlError::Build(ref failed) if failed.is_internal() => Self::internal(&error),
             ControlError::AppName(_)
             | ControlError::ProcessType(_)
             | ControlError::Release(_)
@@ -103,6 +100,7 @@ impl From<ControlError> for ApiError {
             | ControlError::Drain(_)
             | ControlError::Hostname(_)
             | ControlError::Certificate(_)
+            | ControlError::Oauth(_)
             | ControlError::Pipeline(_)
             | ControlError::Addon(_)
             | ControlError::Destination(_)

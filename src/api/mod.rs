@@ -3,7 +3,7 @@
 //! ```text
 //!  listener ─▶ Request-Id ─▶ token ─▶ handler ─▶ control ─▶ serializer
 //!                   │
-//!                   ├─ /streams /sources /logs /attach: the URL itself is the secret
+//!                   ├─ /streams /sources /slugs /logs /attach: the URL itself is the secret
 //!                   └─ /buildpacks: for everybody
 //! ```
 //!
@@ -33,6 +33,7 @@ mod keys;
 mod listener;
 mod log_drains;
 mod logs;
+mod oauth_clients;
 mod paging;
 mod pipelines;
 mod platform;
@@ -41,6 +42,7 @@ mod rendezvous;
 mod request;
 pub mod rules;
 mod runtimes;
+mod sessions;
 mod slugs;
 mod sni_endpoints;
 mod sources;
@@ -76,17 +78,23 @@ fn routes(control: Control) -> Router {
         .merge(formation::routes())
         .merge(log_drains::routes())
         .merge(logs::routes())
+        .merge(oauth_clients::routes())
         .merge(pipelines::routes())
         .merge(platform::routes())
         .merge(releases::routes())
         .merge(runtimes::routes())
+        .merge(sessions::routes())
         .merge(slugs::routes())
         .merge(sni_endpoints::routes())
         .merge(sources::routes())
         .merge(stacks::routes())
         .route_layer(middleware::from_fn_with_state(control.clone(), request::authenticate));
-    let with_secret =
-        Router::new().merge(attach::routes()).merge(logs::streams()).merge(sources::uploads()).merge(streams::routes());
+    let with_secret = Router::new()
+        .merge(attach::routes())
+        .merge(logs::streams())
+        .merge(slugs::uploads())
+        .merge(sources::uploads())
+        .merge(streams::routes());
     let for_everybody = buildpacks::registry();
     with_token
         .merge(with_secret)

@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{At, Input, Segments, Which, time};
-use super::{account, paging, platform};
-use crate::control::{Control, access, pipelines};
+use super::request::{At, Base, Input, Segments, Which, time};
+use super::{account, builds, paging, platform, releases};
+use crate::control::{self, Control, access, pipelines};
 use crate::domain::access::Caller;
 use crate::domain::actor::Actor;
 use crate::domain::pipeline::{Coupling, Pipeline, Promotion, Target};
-use crate::domain::release::ReleaseStatus;
+use crate::domain::release::{Release, ReleaseId, ReleaseStatus};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -23,6 +23,9 @@ pub(super) fn routes() -> Router<Control> {
         .route("/pipelines", get(list).post(create))
         .route("/pipelines/{pipeline}", get(info).patch(rename).delete(destroy))
         .route("/pipelines/{pipeline}/pipeline-couplings", get(couplings_of))
+        .route("/pipelines/{pipeline}/latest-builds", get(latest_builds))
+        .route("/pipelines/{pipeline}/latest-releases", get(latest_releases))
+        .route("/pipelines/{pipeline}/latest-deployments", get(latest_deployments))
         .route("/pipeline-couplings", get(couplings).post(couple))
         .route("/users/{user}/pipeline-couplings", get(couplings_of_user))
         .route("/pipeline-couplings/{coupling}", get(coupling).patch(move_to).delete(uncouple))
@@ -134,6 +137,65 @@ async fn couplings_of(
 ) -> ApiResult<Response> {
     let pipeline = pipelines::find(&control, path.get("pipeline")).await?;
     page(&control, &caller, &headers, Some(pipeline.id)).await
+}
+
+/// The newest build of each app that the caller sees.
+async fn latest_builds(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    path: Segments,
+    base: Base,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let visible = access::visible(&control, &caller).await?;
+    let mut rows = Vec::new();
+    for app in pipelines::apps(&control, path.get("pipeline"), &visible).await? {
+        let builds = control::builds::list(&control, app.id).await?;
+        rows.extend(builds.first().map(|build| builds::serialize(&control, &base, &app, build)));
+    }
+    paging::page(&headers, rows, &["id"])
+}
+
+async fn latest_releases(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    path: Segments,
+    base: Base,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let newest = |releases: &[Release]| releases.first().map(|release| release.id);
+    releases_of(&control, &caller, path.get("pipeline"), &base, &headers, newest).await
+}
+
+async fn latest_deployments(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    path: Segments,
+    base: Base,
+    headers: HeaderMap,
+) -> ApiResult<Response> {
+    let deployed = |releases: &[Release]| Release::latest_deployment(releases).map(|release| release.id);
+    releases_of(&control, &caller, path.get("pipeline"), &base, &headers, deployed).await
+}
+
+/// The one of each app that `which` chooses of all, newest first.
+async fn releases_of(
+    control: &Control,
+    caller: &Caller,
+    pipeline: &str,
+    base: &Base,
+    headers: &HeaderMap,
+    which: impl Fn(&[Release]) -> Option<ReleaseId>,
+) -> ApiResult<Response> {
+    let visible = access::visible(control, caller).await?;
+    let mut rows = Vec::new();
+    for app in pipelines::apps(control, pipeline, &visible).await? {
+        let views = control::releases::list(control, app.id).await?;
+        let all: Vec<Release> = views.iter().map(|view| view.release.clone()).collect();
+        let chosen = which(&all).and_then(|id| views.iter().find(|view| view.release.id == id));
+        rows.extend(chosen.map(|view| releases::serialize(control, base, &app, view)));
+    }
+    paging::page(headers, rows, &["id"])
 }
 
 async fn couplings(

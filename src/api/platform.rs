@@ -23,7 +23,7 @@ pub(super) fn routes() -> Router<Control> {
         .route("/teams/permissions", get(permissions))
         .route("/account/rate-limits", get(rate_limits))
         .route("/account/features/{feature}", get(no_feature));
-    for path in ["/account/features", "/teams", "/spaces", "/oauth/clients", "/oauth/sessions"] {
+    for path in ["/account/features", "/teams", "/spaces"] {
         router = router.route(path, get(empty));
     }
     router

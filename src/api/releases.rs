@@ -74,7 +74,7 @@ async fn info(State(control): State<Control>, at: At, base: Base) -> ApiResult<J
 }
 
 /// `failure_message`, why a release failed, is our own.
-fn serialize(control: &Control, base: &Base, app: &App, view: &ReleaseView) -> Value {
+pub(super) fn serialize(control: &Control, base: &Base, app: &App, view: &ReleaseView) -> Value {
     let ReleaseView { release, current } = view;
     let output = control.outputs.exists(release.id.0).then(|| streams::url(control, base, release.id.0));
     json!({

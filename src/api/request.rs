@@ -61,7 +61,8 @@ fn redacted(path: &str) -> &str {
     if let Some(at) = path.find(DRAINS) {
         return &path[..at + DRAINS.len()];
     }
-    let secret = ["/streams/", "/sources/", "/logs/", "/attach/"].into_iter().find(|prefix| path.starts_with(prefix));
+    let secret =
+        ["/streams/", "/sources/", "/slugs/", "/logs/", "/attach/"].into_iter().find(|prefix| path.starts_with(prefix));
     secret.unwrap_or(path)
 }
 

@@ -94,14 +94,18 @@ async fn available(state: State<Control>, caller: Extension<Caller>, _: At, head
     list(state, caller, headers).await
 }
 
+/// By name or id.
+pub(super) fn named(wanted: &str) -> ApiResult<StackName> {
+    let by_id = StackName::ALL.into_iter().find(|name| id(*name).to_string() == wanted);
+    by_id.or_else(|| wanted.parse().ok()).ok_or_else(|| ApiError::not_found(Resource::Stack))
+}
+
 async fn info(
     State(control): State<Control>,
     Extension(caller): Extension<Caller>,
     path: Segments,
 ) -> ApiResult<Json<Value>> {
-    let wanted = path.get("stack");
-    let by_id = StackName::ALL.into_iter().find(|name| id(*name).to_string() == wanted);
-    let name = by_id.or_else(|| wanted.parse().ok()).ok_or_else(|| ApiError::not_found(Resource::Stack))?;
+    let name = named(path.get("stack"))?;
     Ok(Json(serialize(&control, &caller, name)))
 }
 

@@ -246,6 +246,38 @@ pub(super) async fn info(ctx: &Context, args: Info) -> Result<(), Failure> {
     ])
 }
 
+/// Change what an add-on was made with
+///
+/// An external one gets another URL. Each app that uses it gets a release with it.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  $ hokku addons:update DATABASE --url postgres://shop:fresh@10.0.0.6/shop
+  Updating DATABASE on ⬢ shop... done")]
+pub(super) struct Update {
+    /// The add-on's name, or what the app calls it
+    #[arg(value_name = "ADDON")]
+    addon: String,
+    /// Where the external service is
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Options of the service: --KEY VALUE or --KEY=VALUE
+    #[arg(last = true, value_name = "OPTION")]
+    options: Vec<String>,
+    #[command(flatten)]
+    app: AppArgs,
+}
+
+pub(super) async fn update(ctx: &Context, args: Update) -> Result<(), Failure> {
+    let (client, app) = (ctx.client()?, ctx.app(&args.app)?);
+    let mut config = options(&args.options)?;
+    config.extend(args.url.map(|url| ("url".to_owned(), url.into())));
+    let progress = ctx.out.start(format_args!("Updating {} on {}", plain(&args.addon), ctx.out.app(&app)));
+    let place = format!("{}/{}", Context::path(&app, "/addons"), segment(&args.addon));
+    client.patch::<Value>(&place, &json!({ "config": config })).await?;
+    progress.done("done");
+    Ok(())
+}
+
 /// Rename an add-on
 #[derive(Args, Debug)]
 pub(super) struct Rename {

@@ -29,6 +29,7 @@ mod keys;
 mod labs;
 mod logs;
 mod maintenance;
+mod oauth_clients;
 mod output;
 mod pipelines;
 mod ps;
@@ -36,6 +37,7 @@ mod releases;
 mod remotes;
 mod run;
 mod runtime;
+mod sessions;
 mod shell;
 mod stack;
 mod terminal;
@@ -86,6 +88,8 @@ enum Command {
     AddonsDetach(addons::Detach),
     #[command(name = "addons:info")]
     AddonsInfo(addons::Info),
+    #[command(name = "addons:update")]
+    AddonsUpdate(addons::Update),
     #[command(name = "addons:rename")]
     AddonsRename(addons::Rename),
     #[command(name = "addons:destroy", visible_alias = "addons:remove")]
@@ -176,6 +180,8 @@ enum Command {
     PsWait(ps::Wait),
 
     Run(run::Run),
+    #[command(name = "run:inside")]
+    RunInside(run::Inside),
     #[command(name = "run:detached")]
     RunDetached(run::Detached),
 
@@ -286,6 +292,20 @@ enum Command {
     MaintenanceOff(maintenance::Off),
 
     Authorizations(authorizations::List),
+    Clients(oauth_clients::List),
+    #[command(name = "clients:create")]
+    ClientsCreate(oauth_clients::Create),
+    #[command(name = "clients:info")]
+    ClientsInfo(oauth_clients::Info),
+    #[command(name = "clients:update")]
+    ClientsUpdate(oauth_clients::Update),
+    #[command(name = "clients:rotate")]
+    ClientsRotate(oauth_clients::Rotate),
+    #[command(name = "clients:destroy")]
+    ClientsDestroy(oauth_clients::Destroy),
+    Sessions(sessions::List),
+    #[command(name = "sessions:destroy")]
+    SessionsDestroy(sessions::Destroy),
     #[command(name = "authorizations:create")]
     AuthorizationsCreate(authorizations::Create),
     #[command(name = "authorizations:info")]
@@ -439,6 +459,7 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::AddonsAttach(args) => addons::attach(ctx, args).await,
         Command::AddonsDetach(args) => addons::detach(ctx, args).await,
         Command::AddonsInfo(args) => addons::info(ctx, args).await,
+        Command::AddonsUpdate(args) => addons::update(ctx, args).await,
         Command::AddonsRename(args) => addons::rename(ctx, args).await,
         Command::AddonsDestroy(args) => addons::destroy(ctx, args).await,
         Command::Apps(args) => apps::list(ctx, args).await,
@@ -488,6 +509,7 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::PsStop(args) => ps::stop(ctx, args).await,
         Command::PsType(args) => ps::sizes(ctx, args).await,
         Command::PsWait(args) => ps::wait(ctx, args).await,
+        Command::RunInside(args) => return run::inside(ctx, args).await,
         Command::RunDetached(args) => run::detached(ctx, args).await,
         Command::Logs(args) => logs::logs(ctx, args).await,
         Command::Releases(args) => releases::list(ctx, args).await,
@@ -539,6 +561,14 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::Maintenance(args) => maintenance::show(ctx, args).await,
         Command::MaintenanceOn(args) => maintenance::on(ctx, args).await,
         Command::MaintenanceOff(args) => maintenance::off(ctx, args).await,
+        Command::Clients(args) => oauth_clients::list(ctx, args).await,
+        Command::ClientsCreate(args) => oauth_clients::create(ctx, args).await,
+        Command::ClientsInfo(args) => oauth_clients::info(ctx, args).await,
+        Command::ClientsUpdate(args) => oauth_clients::update(ctx, args).await,
+        Command::ClientsRotate(args) => oauth_clients::rotate(ctx, args).await,
+        Command::ClientsDestroy(args) => oauth_clients::destroy(ctx, args).await,
+        Command::Sessions(args) => sessions::list(ctx, args).await,
+        Command::SessionsDestroy(args) => sessions::destroy(ctx, args).await,
         Command::Authorizations(args) => authorizations::list(ctx, args).await,
         Command::AuthorizationsCreate(args) => authorizations::create(ctx, args).await,
         Command::AuthorizationsInfo(args) => authorizations::info(ctx, args).await,

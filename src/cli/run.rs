@@ -6,6 +6,7 @@ use super::context::{AppArgs, Context, variable};
 use super::errors::{Failure, status};
 use super::output::plain;
 use super::{logs, terminal};
+use crate::client::segment;
 use crate::wire::attach::PROTOCOL;
 use clap::Args;
 use serde::Deserialize;
@@ -54,10 +55,7 @@ impl What {
     /// The command as one line for the dyno's shell. A single argument is a line already; of several, those that a
     /// shell would take apart at a blank are quoted, and variables in them are still the dyno's to expand.
     fn line(&self) -> String {
-        match &self.command[..] {
-            [line] => line.clone(),
-            words => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
-        }
+        line(&self.command)
     }
 
     fn body(&self, attach: bool, mut env: Map<String, Value>) -> Value {
@@ -67,6 +65,13 @@ impl What {
             body["size"] = json!(size);
         }
         body
+    }
+}
+
+fn line(command: &[String]) -> String {
+    match command {
+        [line] => line.clone(),
+        words => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
     }
 }
 
@@ -108,26 +113,75 @@ pub(super) struct Run {
 }
 
 pub(super) async fn run(ctx: &Context, args: Run) -> Result<u8, Failure> {
-    let (client, app) = (ctx.client()?, ctx.app(&args.app)?);
-    let terminal = !args.no_tty && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let app = ctx.app(&args.app)?;
+    let doing = format!("Running {} on {}", plain(&args.what.line()), ctx.out.app(&app));
+    attached(ctx, &app, "/dynos", &doing, args.exit_code, args.no_tty, |env| args.what.body(true, env)).await
+}
+
+/// Run a command inside of a dyno that runs
+///
+/// Beside the dyno's own program, with its files, its network, its rights and its limits: to look at what it does. It ends
+/// with the dyno at the latest. The terminal is as with "hokku run".
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  $ hokku run:inside web.1 bash
+  $ hokku run:inside web.1 -x -- ls /tmp")]
+pub(super) struct Inside {
+    #[command(flatten)]
+    app: AppArgs,
+    /// End with the exit status of the command
+    #[arg(short = 'x', long)]
+    exit_code: bool,
+    /// Give the command plain streams even on a terminal
+    #[arg(long)]
+    no_tty: bool,
+    /// The dyno, like web.1
+    #[arg(value_name = "DYNO")]
+    dyno: String,
+    /// The command; its own options follow it
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+pub(super) async fn inside(ctx: &Context, args: Inside) -> Result<u8, Failure> {
+    let app = ctx.app(&args.app)?;
+    let line = line(&args.command);
+    let doing = format!("Running {} inside {} of {}", plain(&line), plain(&args.dyno), ctx.out.app(&app));
+    let place = format!("/dynos/{}", segment(&args.dyno));
+    let body = |env| json!({ "command": line, "env": env });
+    attached(ctx, &app, &place, &doing, args.exit_code, args.no_tty, body).await
+}
+
+/// Asks for something to attach to, and stays with it to its end.
+async fn attached(
+    ctx: &Context,
+    app: &str,
+    place: &str,
+    doing: &str,
+    exit_code: bool,
+    no_tty: bool,
+    body: impl FnOnce(Map<String, Value>) -> Value,
+) -> Result<u8, Failure> {
+    let client = ctx.client()?;
+    let terminal = !no_tty && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let mode = if terminal { Mode::Tty } else { Mode::Pipes };
-    let mut body = args.what.body(true, environment(mode));
+    let mut body = body(environment(mode));
     body["attach_protocol"] = json!(PROTOCOL);
     body["tty"] = json!(mode == Mode::Tty);
     body["force_no_tty"] = json!(mode == Mode::Pipes);
-    let progress = ctx.out.start(format_args!("Running {} on {}", plain(&args.what.line()), ctx.out.app(&app)));
-    let dyno: Dyno = client.post(&Context::path(&app, "/dynos"), &body).await?;
+    let progress = ctx.out.start(doing);
+    let dyno: Dyno = client.post(&Context::path(app, place), &body).await?;
     let url = dyno.attach_url.ok_or_else(|| Failure::new("the server gave no way to attach to the dyno"))?;
     let stream = client.upgrade(&url, PROTOCOL).await?;
     progress.done(format_args!("up, {}", plain(&dyno.name)));
     match session(ctx.out, stream, mode).await? {
-        End::Exit(code) if args.exit_code => Ok(u8::try_from(code & 0xff).unwrap_or(status::ERROR)),
+        End::Exit(code) if exit_code => Ok(u8::try_from(code & 0xff).unwrap_or(status::ERROR)),
         End::Exit(_) => Ok(status::OK),
         End::Left(code) => Ok(code),
         End::Error(text) => Err(Failure::new(format!("{} could not be run: {}", plain(&dyno.name), plain(&text)))
-            .hint(format!("see: hokku logs --app {} --dyno {}", plain(&app), plain(&dyno.name)))),
+            .hint(format!("see: hokku logs --app {} --dyno {}", plain(app), plain(&dyno.name)))),
         End::Lost => Err(Failure::new(format!("the connection to {} was lost", plain(&dyno.name)))
-            .hint(format!("whether it still runs tells: hokku ps --app {}", plain(&app)))),
+            .hint(format!("whether it still runs tells: hokku ps --app {}", plain(app)))),
     }
 }
 
@@ -181,7 +235,7 @@ pub(super) async fn detached(ctx: &Context, args: Detached) -> Result<(), Failur
 /// People are used to `run rake db:reset -a staging`. Handing `-a staging` to rake would run it against whatever app
 /// the directory's remote leads to.
 pub(super) fn hoist(args: Vec<OsString>) -> Vec<OsString> {
-    let is_run = |word: &OsString| word == "run" || word == "run:detached";
+    let is_run = |word: &OsString| word == "run" || word == "run:detached" || word == "run:inside";
     let Some(start) = args.iter().position(is_run).filter(|start| only_server_args(&args[..*start])) else {
         return args;
     };

@@ -289,16 +289,19 @@ fn an_administrator_is_among(left: impl IntoIterator<Item = Account>) -> Result<
     Err(ControlError::Invalid("The last administrator stays one: make another first.".to_owned()))
 }
 
-/// Its tokens end now, and its access to apps. What it made stays.
+/// Its tokens end now, and its access to apps. What it made stays. With `so_far` only while its password has that hash.
 ///
 /// # Errors
 /// When there is no such account, it owns apps, or no administrator would be left.
-pub async fn remove(control: &Control, which: &str) -> Result<Account, ControlError> {
+pub async fn remove(control: &Control, which: &str, so_far: Option<String>) -> Result<Account, ControlError> {
     let account = find(control, which).await?;
     let id = account.id;
     control
         .store
         .write(move |tx| {
+            if so_far.is_some() && store::accounts::password(tx, id)? != so_far {
+                return Err(wrong_password());
+            }
             let owned = store::apps::owned_by(tx, id)?;
             if !owned.is_empty() {
                 let names: Vec<&str> = owned.iter().map(AppName::as_str).collect();

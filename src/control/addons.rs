@@ -298,21 +298,66 @@ pub async fn detach(control: &Control, actor: &Actor, id: Uuid) -> Result<Attach
     Ok(gone)
 }
 
+/// What is to be different of an add-on; what is not given stays.
+#[derive(Clone, Debug, Default)]
+pub struct AddonPatch {
+    pub name: Option<String>,
+    /// All of them, as for a new one.
+    pub options: Option<BTreeMap<String, String>>,
+}
+
+/// Other options make a release of each app that uses it, when they change something.
+///
 /// # Errors
-/// When there is no such add-on, or the new name is none or taken.
-pub async fn rename(control: &Control, app: Option<AppId>, which: &str, name: &str) -> Result<AddonView, ControlError> {
-    let (which, name) = (which.to_owned(), name.parse::<AddonName>()?);
-    control
+/// When there is no such add-on, the new name is none or taken, or an option is wrong; then nothing is changed.
+pub async fn update(
+    control: &Control,
+    actor: &Actor,
+    which: &str,
+    patch: AddonPatch,
+) -> Result<AddonView, ControlError> {
+    let name = patch.name.as_deref().map(str::parse::<AddonName>).transpose()?;
+    let addon = find(control, None, which).await?.addon;
+    let (id, provider) = (addon.id, provider(addon.service())?);
+    let values = match patch.options {
+        Some(options) => {
+            let made = tokio::task::spawn_blocking(move || provider.reconfigure(&addon, &options)).await;
+            Some(made.map_err(io::Error::other)??)
+        }
+        None => None,
+    };
+    let actor = actor.clone();
+    let (view, releases) = control
         .store
         .write(move |tx| {
-            let addon = found(tx, app, &which)?;
-            if addon.name != name {
-                free_name(tx, Some(name.clone()), "")?;
-                store::addons::rename(tx, addon.id, &name, Timestamp::now())?;
+            let missing = || ControlError::NotFound(Resource::AddOn);
+            let (mut addon, now) = (store::addons::get(tx, id)?.ok_or_else(missing)?, Timestamp::now());
+            if let Some(name) = name.filter(|name| *name != addon.name) {
+                addon.name = free_name(tx, Some(name), "")?;
+                store::addons::rename(tx, id, &addon.name, now)?;
             }
-            view(tx, store::addons::get(tx, addon.id)?.unwrap_or(addon))
+            let mut made = Vec::new();
+            if let Some(values) = values.filter(|values| *values != addon.values) {
+                addon.values = values;
+                store::addons::set_values(tx, &addon, now)?;
+                made = updated(tx, &addon, &actor, now)?;
+            }
+            Ok::<_, ControlError>((view(tx, store::addons::get(tx, id)?.ok_or_else(missing)?)?, made))
         })
-        .await
+        .await?;
+    for release in &releases {
+        announce(control, release);
+    }
+    Ok(view)
+}
+
+/// One release for each app, though it may use the add-on under several names.
+fn updated(tx: &Tx<'_>, addon: &Addon, actor: &Actor, now: Timestamp) -> Result<Vec<Release>, ControlError> {
+    let mut by_app: BTreeMap<AppId, Vec<String>> = BTreeMap::new();
+    for attachment in store::addons::attachments_of(tx, addon.id)? {
+        by_app.entry(attachment.app).or_default().push(attachment.describe("Update", addon));
+    }
+    by_app.into_iter().map(|(app, why)| release(tx, app, &why.join(", "), actor, now)).collect()
 }
 
 /// Takes it away from all apps that use it, then has its provider take it away.

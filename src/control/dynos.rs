@@ -9,6 +9,8 @@ use crate::domain::formation::Formation;
 use crate::domain::limits::DynoSize;
 use crate::domain::procfile::ProcessType;
 use crate::domain::release::ReleaseId;
+use crate::dyno::Inside;
+use crate::dyno::shell::shell_command;
 use crate::store::{self, StoreError};
 use crate::supervisor::{Attach, DynoView, Run, Stop};
 use crate::wire::attach::BoxedIo;
@@ -118,18 +120,42 @@ fn names_of_type(formation: &Formation, kind: &ProcessType) -> Result<Vec<DynoNa
     Ok(formation::names(kind, *scale).collect())
 }
 
+fn check_command(command: &str) -> Result<(), ControlError> {
+    if command.trim().is_empty() || command.contains('\0') {
+        return Err(ControlError::Invalid("A one-off dyno needs a command.".into()));
+    }
+    Ok(())
+}
+
 /// Makes a one-off dyno; one with `attach` starts when its client comes.
 ///
 /// # Errors
 /// When the app has no code or the command is empty.
 pub async fn run(control: &Control, actor: &Actor, app: App, new: NewRun) -> Result<DynoRow, ControlError> {
-    if new.command.trim().is_empty() || new.command.contains('\0') {
-        return Err(ControlError::Invalid("A one-off dyno needs a command.".into()));
-    }
+    check_command(&new.command)?;
     let NewRun { command, env, size, attach } = new;
     let id = app.id;
     let dyno = control.supervisor.run(Run { app, command, env, size, attach, actor: actor.clone() }).await?;
     rows(control, id, vec![dyno]).await?.pop().ok_or(ControlError::NotFound(Resource::Release))
+}
+
+/// Has a program wait for its client, to be let into a dyno that runs. Returns the dyno and what to attach by.
+///
+/// # Errors
+/// When there is no such dyno, it is not up, or the command is empty.
+pub async fn run_inside(
+    control: &Control,
+    actor: &Actor,
+    app: AppId,
+    which: &str,
+    new: NewRun,
+) -> Result<(DynoRow, DynoId), ControlError> {
+    check_command(&new.command)?;
+    let row = find(control, app, which).await?;
+    let tty = new.attach.and_then(|attach| attach.tty);
+    let order = Inside { command: shell_command(&new.command), env: new.env, tty };
+    let id = control.supervisor.inside(row.dyno.id, order, actor.clone()).await?;
+    Ok((row, id))
 }
 
 /// The secret part of the URL at which a dyno waits for its client.

@@ -8,6 +8,7 @@ use crate::domain::drain::DrainUrlError;
 use crate::domain::egress::EgressError;
 use crate::domain::formation::FormationError;
 use crate::domain::hostname::HostnameError;
+use crate::domain::oauth::OauthError;
 use crate::domain::pipeline::PipelineError;
 use crate::domain::procfile::ProcessTypeError;
 use crate::domain::release::ReleaseError;
@@ -38,6 +39,7 @@ pub enum Resource {
     Key,
     LogDrain,
     LogSession,
+    OauthClient,
     Output,
     Pipeline,
     Plan,
@@ -76,6 +78,7 @@ impl fmt::Display for Resource {
             Self::Key => "key",
             Self::LogDrain => "log drain",
             Self::LogSession => "log session",
+            Self::OauthClient => "client",
             Self::Output => "output",
             Self::Pipeline => "pipeline",
             Self::Plan => "plan",
@@ -130,6 +133,8 @@ pub enum ControlError {
     Certificate(#[from] PairError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Oauth(#[from] OauthError),
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
     #[error(transparent)]

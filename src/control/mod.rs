@@ -24,6 +24,7 @@ pub mod features;
 pub mod formation;
 pub mod keys;
 pub mod logs;
+pub mod oauth_clients;
 pub mod pipelines;
 pub mod releases;
 pub mod repositories;
@@ -48,6 +49,7 @@ use crate::store::Store;
 use crate::supervisor::Supervisor;
 use jiff::Timestamp;
 use repositories::Repositories;
+use slugs::Drafts;
 use sources::Sources;
 use std::fmt;
 use std::sync::Arc;
@@ -65,6 +67,7 @@ pub struct Control {
     /// Cancelled when the server goes down: streams that would never end then do.
     pub closing: CancellationToken,
     pub sources: Sources,
+    pub drafts: Drafts,
     pub stacks: Stacks,
     pub drains: Drains,
     pub repositories: Repositories,
@@ -148,6 +151,7 @@ impl Control {
             place,
             closing,
             sources,
+            drafts: Drafts::default(),
             stacks,
             drains,
             repositories: Repositories::default(),

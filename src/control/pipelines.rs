@@ -173,6 +173,24 @@ pub async fn couple(
     Ok(coupling)
 }
 
+/// Those of a pipeline that somebody sees.
+///
+/// # Errors
+/// When there is no such pipeline.
+pub async fn apps(control: &Control, which: &str, visible: &Visible) -> Result<Vec<App>, ControlError> {
+    let pipeline = find(control, which).await?;
+    let visible = visible.clone();
+    control
+        .store
+        .read(move |tx| {
+            let mut couplings = store::pipelines::couplings_of(tx, pipeline.id)?;
+            couplings.retain(|row| visible.has(row.app));
+            let apps = couplings.iter().map(|row| Ok::<_, ControlError>(store::apps::get(tx, row.app)?));
+            Ok(apps.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        })
+        .await
+}
+
 /// # Errors
 /// When there is no such coupling or stage.
 pub async fn move_to(control: &Control, id: &str, stage: &str) -> Result<Coupling, ControlError> {

@@ -1,7 +1,7 @@
 //! Releases: every change of code or settings makes one.
 #![forbid(unsafe_code)]
 
-use super::{Control, ControlError, Resource};
+use super::{Control, ControlError, Resource, slugs};
 use crate::domain::actor::Actor;
 use crate::domain::app::AppId;
 use crate::domain::log;
@@ -112,7 +112,7 @@ pub async fn rollback(control: &Control, actor: &Actor, app: AppId, which: &str)
 /// Releases a slug of this app once more.
 ///
 /// # Errors
-/// When the app has no such slug.
+/// When the app has no such slug, or it was not brought yet.
 pub async fn release_slug(
     control: &Control,
     actor: &Actor,
@@ -120,6 +120,7 @@ pub async fn release_slug(
     slug: SlugId,
     description: Option<String>,
 ) -> Result<ReleaseView, ControlError> {
+    slugs::must_be_brought(control, app, slug)?;
     let (actor, slugs) = (actor.clone(), control.slugs.clone());
     // It becomes part of a log line.
     let description = description.map(|text| log::clean(text.as_bytes()).chars().take(200).collect::<String>());

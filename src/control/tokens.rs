@@ -164,13 +164,22 @@ pub async fn create(
         ),
         None => None,
     };
+    let login = matches!(proof.0, Kind::Password(_));
     let row = control
         .store
         .write(move |tx| {
             // It may have been removed since it was asked who it is.
             store::accounts::get(tx, account)?.ok_or(ControlError::Denied)?;
             proof.check(tx, account)?;
-            Ok::<_, ControlError>(store::tokens::insert(tx, account, &digest, &description, &scopes, expires_at)?)
+            Ok::<_, ControlError>(store::tokens::insert(
+                tx,
+                account,
+                &digest,
+                &description,
+                &scopes,
+                expires_at,
+                login,
+            )?)
         })
         .await?;
     Ok((row, token))

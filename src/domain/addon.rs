@@ -178,6 +178,16 @@ pub trait Provider: Send + Sync {
     /// When an option is missing or wrong, in a sentence that does not repeat its value.
     fn provision(&self, plan: &Plan, options: &BTreeMap<String, String>) -> Result<Provisioned, AddonError>;
 
+    /// The values by other options, for one that it has made.
+    ///
+    /// # Errors
+    /// As [`Provider::provision`].
+    fn reconfigure(
+        &self,
+        addon: &Addon,
+        options: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, AddonError>;
+
     /// Takes away what it made.
     ///
     /// # Errors
@@ -234,6 +244,14 @@ impl Provider for External {
             suggested: AttachmentName(suggested.to_owned()),
             message: "It was not tried whether it answers. Dynos reach the box itself only at ports of [network] allow_host.",
         })
+    }
+
+    fn reconfigure(
+        &self,
+        _: &Addon,
+        options: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, AddonError> {
+        Ok(self.provision(&EXTERNAL.plans[0], options)?.values)
     }
 
     fn deprovision(&self, _: &Addon) -> Result<(), AddonError> {

@@ -20,6 +20,7 @@ pub mod hostname;
 pub mod instance;
 pub mod limits;
 pub mod log;
+pub mod oauth;
 pub mod pipeline;
 pub mod plan;
 pub mod procfile;

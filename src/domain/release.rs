@@ -173,6 +173,16 @@ impl Release {
         self.config.with(&self.attached)
     }
 
+    /// The newest that brought other code than the one it was made on; `releases` are newest first.
+    pub fn latest_deployment(releases: &[Self]) -> Option<&Self> {
+        let before = |at: usize| {
+            let mut older = releases[at + 1..].iter();
+            older.find(|older| older.status != ReleaseStatus::Failed).and_then(|older| older.slug)
+        };
+        let deploys = |(at, release): &(usize, &Self)| release.slug.is_some() && release.slug != before(*at);
+        releases.iter().enumerate().find(deploys).map(|(_, release)| release)
+    }
+
     /// Whether one can go back to this release.
     pub fn eligible_for_rollback(&self) -> bool {
         self.check_rollback().is_ok()

@@ -77,6 +77,9 @@ pub struct Slug {
     /// Compressed size in bytes.
     pub size: u64,
     pub commit: Option<String>,
+    pub commit_description: Option<String>,
+    /// Of what a client has brought; the archive itself was packed anew. None when the slug was made here.
+    pub checksum: Option<Digest>,
     /// `host-debian-12`, `debian-13`: the system the slug was compiled on and is tied to.
     pub stack: String,
     /// On a stack of layers, those languages that its dynos get.

@@ -13,10 +13,10 @@ mod task;
 pub use destroy::destroy;
 
 use super::firewall::{self, Firewall};
-use super::protocol::{Hello, Order};
+use super::protocol::{self, Hello, INSIDE, Order, VERSION};
 use super::scratch::Bounds;
 use super::step::{StepError, step};
-use super::{Event, Found, Launch, What, instances, launcher, network, record};
+use super::{BoxedIo, Event, Found, Inside, Launch, What, instances, launcher, network, record};
 use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
 use crate::domain::egress::Egress;
@@ -164,6 +164,14 @@ impl Dynos {
     pub fn launch(&self, launch: Launch) {
         let orders = self.shared.expect_orders(launch.id);
         self.shared.spawn(task::launch(self.shared.clone(), launch, orders));
+    }
+
+    /// Lets a program into a dyno that runs, for a client that speaks frames of [`crate::wire::attach`].
+    pub fn inside(&self, id: DynoId, order: &Inside, client: BoxedIo) {
+        let mut hello = vec![VERSION, INSIDE];
+        hello.extend(protocol::encode(order));
+        // The client is told all that there is to tell.
+        drop(attach::start(&self.shared, self.shared.instance.dyno_dir(id), hello, client));
     }
 
     /// SIGTERM to every process of the dyno; SIGKILL to those that are left after `grace`.

@@ -226,7 +226,7 @@ fn other_side_is_gone(socket: &OwnedFd) -> bool {
     rustix::event::poll(&mut polled, Some(&now)).is_err() || polled[0].revents().contains(PollFlags::HUP)
 }
 
-fn become_user(id: u32) -> Result<(), StepError> {
+pub(super) fn become_user(id: u32) -> Result<(), StepError> {
     step("leave all groups", id, nix::unistd::setgroups(&[]))?;
     let group = nix::unistd::Gid::from_raw(id);
     step("change the group", id, nix::unistd::setresgid(group, group, group))?;
@@ -591,16 +591,21 @@ fn existing(root: &OwnedFd, path: &Path) -> Result<Option<OwnedFd>, StepError> {
 
 /// A terminal of the dyno's own; its other side goes to the shim.
 fn open_terminal(init: &Init<'_>, root: &OwnedFd, size: (u16, u16)) -> Result<OwnedFd, StepError> {
-    let (master, slave) = step("open a terminal", "/dev/pts/ptmx", tty::open(root, Path::new("dev/pts")))?;
-    step("size the terminal", "/dev/pts", tty::resize(&slave, size.0, size.1))?;
-    let first = init.shape.first_id();
-    let (user, group) = (Uid::from_raw(first + spec::USER), Gid::from_raw(first + TTY_GROUP));
-    step("give the terminal away", "/dev/pts", rustix::fs::fchown(&slave, Some(user), Some(group)))?;
+    let (master, slave) = own_terminal(root, init.shape.first_id(), size)?;
     step("hand over the terminal", "socket", fd::send(&init.word, b"t", &[master.as_fd()]))?;
     Ok(slave)
 }
 
-fn rlimits(spec: &Spec) -> Result<(), StepError> {
+/// Both sides of a new terminal below that root, for the user of a dyno whose user 0 is `first` on the host.
+pub(super) fn own_terminal(root: &OwnedFd, first: u32, size: (u16, u16)) -> Result<(OwnedFd, OwnedFd), StepError> {
+    let (master, slave) = step("open a terminal", "/dev/pts/ptmx", tty::open(root, Path::new("dev/pts")))?;
+    step("size the terminal", "/dev/pts", tty::resize(&slave, size.0, size.1))?;
+    let (user, group) = (Uid::from_raw(first + spec::USER), Gid::from_raw(first + TTY_GROUP));
+    step("give the terminal away", "/dev/pts", rustix::fs::fchown(&slave, Some(user), Some(group)))?;
+    Ok((master, slave))
+}
+
+pub(super) fn rlimits(spec: &Spec) -> Result<(), StepError> {
     use rustix::process::{Resource, Rlimit};
     let process = spec.process().as_ref();
     for limit in process.and_then(|process| process.rlimits().as_ref()).into_iter().flatten() {
@@ -640,7 +645,7 @@ fn start(init: &Init<'_>, order: &Order, terminal: Option<&OwnedFd>) -> Result<i
 const UNREADABLE: rustix::process::DumpableBehavior = rustix::process::DumpableBehavior::NotDumpable;
 
 /// No capability, and none to come.
-fn forswear(spec: &Spec) -> Result<(), StepError> {
+pub(super) fn forswear(spec: &Spec) -> Result<(), StepError> {
     let Some(process) = spec.process() else { return Ok(()) };
     if process.capabilities().is_some() {
         step("drop capabilities", "all sets", caps::drop_all())?;
@@ -666,15 +671,20 @@ fn become_program(
     for file in &order.files {
         step("write a file", file.path.display(), write_file(file))?;
     }
-    step("go to the working directory", process.cwd().display(), rustix::process::chdir(process.cwd()))?;
-    // What a leaked descriptor would lead out of the root shows as a path that is none.
-    let here = step("look where we are", process.cwd().display(), rustix::process::getcwd(Vec::new()))?;
-    if !here.as_bytes().starts_with(b"/") {
-        return Err(StepError::new("go to the working directory", process.cwd().display(), "outside of the root"));
-    }
+    go_to(process.cwd())?;
     step("close descriptors", "close_range", process::close_on_exec_from(3))?;
     forswear(&order.config.spec)?;
     order.program.exec()
+}
+
+pub(super) fn go_to(dir: &Path) -> Result<(), StepError> {
+    step("go to the working directory", dir.display(), rustix::process::chdir(dir))?;
+    // What a leaked descriptor would lead out of the root shows as a path that is none.
+    let here = step("look where we are", dir.display(), rustix::process::getcwd(Vec::new()))?;
+    if !here.as_bytes().starts_with(b"/") {
+        return Err(StepError::new("go to the working directory", dir.display(), "outside of the root"));
+    }
+    Ok(())
 }
 
 fn stdio(init: &Init<'_>, wanted: Stdio, terminal: Option<&OwnedFd>) -> Result<(), StepError> {

@@ -117,6 +117,16 @@ impl fmt::Debug for File {
     }
 }
 
+/// A program to be let into a dyno that runs, with the same rights and limits as the dyno's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inside {
+    pub command: Vec<String>,
+    /// Beside the dyno's own.
+    pub env: Vec<(String, String)>,
+    /// Columns and rows of its terminal; `None` for three pipes.
+    pub tty: Option<(u16, u16)>,
+}
+
 /// When a dyno counts as up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ready {

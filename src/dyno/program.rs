@@ -19,16 +19,21 @@ pub(super) struct Program {
 impl Program {
     /// The program of a configuration, with `env` besides the environment that is written there.
     pub(super) fn new(spec: &Spec, env: &[(String, String)]) -> Result<Self, StepError> {
+        let arguments = spec.process().as_ref().and_then(|process| process.args().as_deref()).unwrap_or_default();
+        Self::of(arguments, spec, env)
+    }
+
+    /// Another in the environment of a configuration's.
+    pub(super) fn of(arguments: &[String], spec: &Spec, env: &[(String, String)]) -> Result<Self, StepError> {
         let process = spec.process().as_ref();
-        let arguments: Vec<&String> = process.iter().flat_map(|process| process.args().iter().flatten()).collect();
         let name = arguments.first().ok_or_else(|| StepError::new(START, "args", "there is no command"))?;
         let mut environment: Vec<String> =
             process.iter().flat_map(|process| process.env().iter().flatten().cloned()).collect();
         environment.extend(env.iter().map(|(key, value)| format!("{key}={value}")));
         Ok(Self {
-            name: (*name).clone(),
+            name: name.clone(),
             candidates: strings(&candidates(name, &environment))?,
-            arguments: strings(&arguments)?,
+            arguments: strings(arguments)?,
             environment: strings(&environment)?,
         })
     }

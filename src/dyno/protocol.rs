@@ -75,6 +75,8 @@ impl Hello {
 /// The kinds of connections to a shim.
 pub(super) const CONTROL: u8 = b'C';
 pub(super) const ATTACH: u8 = b'A';
+/// Goes on with an [`Inside`](super::Inside) as a frame of a control connection, and then as one that is attached.
+pub(super) const INSIDE: u8 = b'I';
 
 /// One launch, as far as it isn't in the bundle.
 #[derive(Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod berth;
+mod inside;
 mod lines;
 mod watch;
 
@@ -16,6 +17,7 @@ use crate::domain::dyno::Exit;
 use crate::domain::instance::Instance;
 use crate::sys::process::{self, SingleThreaded};
 use berth::{Berth, Callers};
+use inside::House;
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::SendFlags;
@@ -122,7 +124,8 @@ fn run(
         tell(&mut control, &News::InMemory(error));
     }
     tell(&mut control, &News::Started);
-    let (ended, out_of_memory, controls) = watch::watch(&mut running, control.as_ref());
+    let (ended, out_of_memory, controls) =
+        watch::watch(&mut running, control.as_ref(), House { single, base, request });
     let oom = out_of_memory || running.walls.group.oom_killed().unwrap_or(false);
     let exit = exit(ended, oom);
     // First of all the word of how it ended: should this process be killed now, only rubbish stays.

@@ -173,11 +173,17 @@ impl SlugStore {
     }
 
     /// Takes in a slug that somebody else has packed, as tar, plain or compressed by gzip or zstd, with the app's files
-    /// at its top or in a directory `app` as Heroku's have them. `expected` is the sha256 of the bytes as they come.
+    /// at its top or in a directory `app` as Heroku's have them. `expected` is the sha256 of the bytes as they come, which
+    /// is returned too; `most` what its files may have together, in bytes.
     ///
     /// # Errors
     /// Another checksum than expected; anything [`Refusal`] names.
-    pub fn import(&self, archive: impl Read, expected: Option<&Digest>) -> Result<Packed, SlugError> {
+    pub fn import(
+        &self,
+        archive: impl Read,
+        expected: Option<&Digest>,
+        most: u64,
+    ) -> Result<(Packed, Digest), SlugError> {
         let upload = HalfMade::new(&self.slugs, "upload");
         let found = receive(archive, &upload.0).map_err(SlugError::io("write", &upload.0))?;
         if let Some(expected) = expected.filter(|expected| **expected != found) {
@@ -185,9 +191,10 @@ impl SlugStore {
         }
         let tree = HalfMade::new(&self.trees, "import");
         make_dir(&tree.0, OWNER)?;
-        let order = slug_order(Strip::Named("app".into()), Links::Inside);
+        let mut order = slug_order(Strip::Named("app".into()), Links::Inside);
+        order.bytes = order.bytes.min(most);
         self.unpack(open(&upload.0)?, &tree.0, &order)?;
-        self.pack(&tree.0)
+        Ok((self.pack(&tree.0)?, found))
     }
 
     /// The directory whose `app/` is the slug: made at the first call, the same for all. Its archive's digest is

@@ -102,7 +102,7 @@ pub fn remove(tx: &Tx<'_>, id: AccountId, now: Timestamp) -> Result<(), StoreErr
         "UPDATE accounts SET removed_at = ?2, updated_at = ?2, password = NULL, admin = 0 WHERE id = ?1",
         (text(id), nanos(now)),
     )?;
-    for table in ["tokens", "keys", "collaborators"] {
+    for table in ["tokens", "keys", "oauth_clients", "collaborators"] {
         tx.execute(&format!("DELETE FROM {table} WHERE account_id = ?1"), [text(id)])?;
     }
     tx.execute(

@@ -1,4 +1,4 @@
-//! Add-ons and their attachments. The values are sealed in [`insert`] and opened by whatever reads them.
+//! Add-ons and their attachments. The values are sealed by whatever writes them, and opened by whatever reads them.
 #![forbid(unsafe_code)]
 
 use super::column::{json, nanos, parsed, text, time};
@@ -40,6 +40,13 @@ pub fn of_app(tx: &Tx<'_>, app: AppId) -> Result<Vec<Addon>, StoreError> {
 
 pub fn rename(tx: &Tx<'_>, id: Uuid, name: &AddonName, now: Timestamp) -> Result<(), StoreError> {
     tx.execute("UPDATE addons SET name = ?2, updated_at = ?3 WHERE id = ?1", (text(id), name.as_str(), nanos(now)))?;
+    Ok(())
+}
+
+/// Other values for its attachments' config vars.
+pub fn set_values(tx: &Tx<'_>, addon: &Addon, now: Timestamp) -> Result<(), StoreError> {
+    let sealed = tx.seal.seal(json(&addon.values).as_bytes(), addon.id.as_bytes())?;
+    tx.execute("UPDATE addons SET vals = ?2, updated_at = ?3 WHERE id = ?1", (text(addon.id), sealed, nanos(now)))?;
     Ok(())
 }
 

@@ -39,6 +39,8 @@ pub enum StoreError {
     Sealed(crate::domain::release::ReleaseId),
     #[error("the config vars of add-on {0} can't be unsealed with this key")]
     SealedAddon(uuid::Uuid),
+    #[error("the secret of OAuth client {0} can't be unsealed with this key")]
+    SealedClient(uuid::Uuid),
     #[error("the URL of log drain {0} can't be unsealed with this key")]
     SealedDrain(uuid::Uuid),
     #[error("the private key of SNI endpoint {0} can't be unsealed with this key")]

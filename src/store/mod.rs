@@ -27,6 +27,7 @@ mod error;
 pub mod features;
 pub mod formations;
 pub mod keys;
+pub mod oauth_clients;
 mod open;
 pub mod pipelines;
 pub mod releases;

@@ -1,7 +1,7 @@
 //! Slugs. The archives themselves are files; here is what is known about them.
 #![forbid(unsafe_code)]
 
-use super::column::{from_json, json, nanos, parsed, text, time};
+use super::column::{from_json, json, nanos, parsed, parsed_or_null, text, time};
 use super::{StoreError, Tx};
 use crate::domain::app::AppId;
 use crate::domain::slug::{Digest, Slug, SlugId};
@@ -10,8 +10,8 @@ use rusqlite::Row;
 pub fn insert(tx: &Tx<'_>, slug: &Slug) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO slugs (id, app_id, digest, size, commit_id, stack, languages, process_types,
-                            buildpack_description, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                            buildpack_description, created_at, commit_description, checksum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         (
             text(slug.id),
             text(slug.app),
@@ -23,6 +23,8 @@ pub fn insert(tx: &Tx<'_>, slug: &Slug) -> Result<(), StoreError> {
             json(&slug.process_types),
             &slug.buildpack_description,
             nanos(slug.created_at),
+            &slug.commit_description,
+            slug.checksum.as_ref().map(Digest::as_str),
         ),
     )?;
     Ok(())
@@ -49,6 +51,8 @@ fn slug(row: &Row<'_>) -> rusqlite::Result<Slug> {
         digest: parsed(row, "digest")?,
         size: u64::try_from(row.get::<_, i64>("size")?).unwrap_or(0),
         commit: row.get("commit_id")?,
+        commit_description: row.get("commit_description")?,
+        checksum: parsed_or_null(row, "checksum")?,
         stack: row.get("stack")?,
         languages: from_json(row, "languages")?,
         process_types: from_json(row, "process_types")?,

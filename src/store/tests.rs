@@ -75,6 +75,8 @@ fn new_slug(tx: &Tx<'_>, app: AppId, digest: u8) -> Result<Slug, StoreError> {
         digest: Digest::of([digest; 32]),
         size: 123,
         commit: Some("abc".into()),
+        commit_description: Some("a b c".into()),
+        checksum: Some(Digest::of([digest + 1; 32])),
         stack: "host-debian-12".into(),
         languages: vec![Language::Nodejs],
         process_types: [(ProcessType::web(), "node server.js".to_owned())].into(),
@@ -294,8 +296,8 @@ fn tokens_work_until_they_expire_or_are_deleted() {
         let now = Timestamp::now();
         let later = now + jiff::SignedDuration::from_secs(60);
         let read: Scopes = "read".parse().unwrap();
-        let lasting = tokens::insert(tx, admin.id, &[1; 32], "laptop", &Scopes::default(), None)?;
-        let brief = tokens::insert(tx, admin.id, &[2; 32], "login", &read, Some(later))?;
+        let lasting = tokens::insert(tx, admin.id, &[1; 32], "laptop", &Scopes::default(), None, false)?;
+        let brief = tokens::insert(tx, admin.id, &[2; 32], "login", &read, Some(later), true)?;
         assert_eq!(tokens::caller_of(tx, &[2; 32], now)?, Some((Caller { actor: admin.actor(), admin: true }, read)));
         assert_eq!(tokens::caller_of(tx, &[2; 32], later)?, None);
         assert_eq!(tokens::caller_of(tx, &[3; 32], now)?, None);
@@ -362,7 +364,7 @@ fn each_thing_that_can_be_wrong_with_the_files_is_one_clear_sentence() {
     let connection = rusqlite::Connection::open(newer.path().join(FILE)).unwrap();
     connection.pragma_update(None, "user_version", 999).unwrap();
     drop(connection);
-    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 12): use that version");
+    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 13): use that version");
 
     let not_sqlite = made();
     fs::write(not_sqlite.path().join(FILE), "this is a letter to my aunt\n".repeat(1000)).unwrap();

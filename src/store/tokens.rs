@@ -19,6 +19,8 @@ pub struct TokenRow {
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub expires_at: Option<Timestamp>,
+    /// It was had by address and password.
+    pub login: bool,
 }
 
 pub fn insert(
@@ -28,6 +30,7 @@ pub fn insert(
     description: &str,
     scopes: &Scopes,
     expires_at: Option<Timestamp>,
+    login: bool,
 ) -> Result<TokenRow, StoreError> {
     let now = Timestamp::now();
     let token = TokenRow {
@@ -38,10 +41,11 @@ pub fn insert(
         created_at: now,
         updated_at: now,
         expires_at,
+        login,
     };
     tx.execute(
-        "INSERT INTO tokens (id, account_id, sha256, description, scopes, created_at, updated_at, expires_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)",
+        "INSERT INTO tokens (id, account_id, sha256, description, scopes, created_at, updated_at, expires_at, login)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8)",
         (
             text(token.id),
             text(account),
@@ -50,6 +54,7 @@ pub fn insert(
             text(scopes),
             nanos(now),
             expires_at.map(nanos),
+            login,
         ),
     )?;
     Ok(token)
@@ -121,5 +126,6 @@ fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
         created_at,
         updated_at: time_or_null(row, "updated_at")?.unwrap_or(created_at),
         expires_at: time_or_null(row, "expires_at")?,
+        login: row.get("login")?,
     })
 }

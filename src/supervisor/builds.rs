@@ -11,6 +11,7 @@
 //! is told in the build's output, which ends with it.
 #![forbid(unsafe_code)]
 
+mod intake;
 mod job;
 mod postdeploy;
 mod report;
@@ -19,11 +20,13 @@ mod stack;
 pub use crate::build::Settings;
 
 use super::{Parts, Reach};
+use crate::build::room::RoomError;
 use crate::build::{Buildpack, BuildpackError, stage};
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId};
 use crate::domain::build::{Build, BuildId, BuildStatus};
 use crate::logs::{OutputReader, OutputWriter};
+use crate::slug::SlugError;
 use crate::store::{self, StoreError};
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -64,6 +67,12 @@ pub enum BuildError {
     NoSource,
     #[error(transparent)]
     Buildpack(#[from] BuildpackError),
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    #[error(transparent)]
+    Slug(#[from] SlugError),
+    #[error("the slug has {size}, more than the {limit} MB that are allowed")]
+    Large { size: String, limit: u64 },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("can't keep the build's output")]

@@ -4,7 +4,8 @@
 use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
 use crate::domain::egress::Egress;
-use crate::dyno::{Dynos, Launch};
+use crate::dyno::{Dynos, Inside, Launch};
+use crate::wire::attach::BoxedIo;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -12,6 +13,8 @@ use tokio::sync::oneshot;
 pub trait Engine: Send + Sync + 'static {
     /// Starts a dyno: `Started` and `Ready`, or `Failed`, follow, and `Exited` in the end.
     fn launch(&self, launch: Launch);
+    /// Lets a program into a dyno that runs; no events follow, the client is told what becomes of it.
+    fn inside(&self, id: DynoId, order: Inside, client: BoxedIo);
     /// SIGTERM to every process of the dyno; SIGKILL after `grace`.
     fn stop(&self, id: DynoId, grace: Duration);
     /// SIGKILL at once.
@@ -25,6 +28,10 @@ pub trait Engine: Send + Sync + 'static {
 impl Engine for Dynos {
     fn launch(&self, launch: Launch) {
         Self::launch(self, launch);
+    }
+
+    fn inside(&self, id: DynoId, order: Inside, client: BoxedIo) {
+        Self::inside(self, id, &order, client);
     }
 
     fn stop(&self, id: DynoId, grace: Duration) {

@@ -30,7 +30,7 @@ use crate::domain::egress::Egress;
 use crate::domain::limits::{DynoSize, Sizes};
 use crate::domain::procfile::ProcessType;
 use crate::domain::release::{Release, ReleaseId};
-use crate::dyno::{Event, Found, Launch};
+use crate::dyno::{Event, Found, Inside, Launch};
 use crate::logs::{Hub, Outputs};
 use crate::router::Router;
 use crate::slug::SlugStore;
@@ -141,6 +141,8 @@ pub enum RunError {
     NoCode,
     #[error("couldn't find that dyno, or it is not waiting for a client any more")]
     NotWaiting,
+    #[error("nothing can be started in a dyno that is not up")]
+    NotUp,
     #[error("the dyno could not be started: {0}")]
     Launch(String),
     #[error("{0}")]
@@ -161,6 +163,7 @@ enum Command {
     Wake(AppId),
     Dynos(AppId, oneshot::Sender<Vec<DynoView>>),
     Run(Box<Run>, oneshot::Sender<Result<DynoView, RunError>>),
+    Inside(DynoId, Box<Inside>, Actor, oneshot::Sender<Result<DynoId, RunError>>),
     Attach(DynoId, BoxedIo, oneshot::Sender<Result<(), RunError>>),
     Stop(AppId, Stop, oneshot::Sender<usize>),
     Build(Box<Launch>, oneshot::Sender<Result<Exit, LaunchFailure>>),
@@ -220,6 +223,15 @@ impl Supervisor {
     /// When the app has no code or the store can't be read.
     pub async fn run(&self, run: Run) -> Result<DynoView, RunError> {
         self.ask(|reply| Command::Run(Box::new(run), reply)).await.unwrap_or(Err(RunError::Shutdown))
+    }
+
+    /// Has a program wait for its client, to be let into a dyno that runs. The id is to attach by, as if it were a dyno's.
+    ///
+    /// # Errors
+    /// When the dyno does not run.
+    pub async fn inside(&self, dyno: DynoId, order: Inside, actor: Actor) -> Result<DynoId, RunError> {
+        let command = |reply| Command::Inside(dyno, Box::new(order), actor, reply);
+        self.ask(command).await.unwrap_or(Err(RunError::Shutdown))
     }
 
     /// Hands the client's connection to a dyno that waits for it; returns when it is handed over.

@@ -5,10 +5,11 @@ use super::launch::{self, Order};
 use super::reconcile::Reconciler;
 use super::want::current_code;
 use super::{Attach, Command, DynoView, LaunchFailure, Run, RunError, wording};
+use crate::domain::actor::Actor;
 use crate::domain::app::AppId;
 use crate::domain::dyno::{DynoId, DynoName, DynoState, Exit, Purpose};
 use crate::domain::procfile::ProcessType;
-use crate::dyno::{Io, Launch};
+use crate::dyno::{Inside, Io, Launch};
 use crate::wire::attach::BoxedIo;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -73,7 +74,23 @@ impl Reconciler {
         Ok(id)
     }
 
+    pub(super) fn inside(&mut self, dyno: DynoId, order: Inside, actor: &Actor) -> Result<DynoId, RunError> {
+        let there = self.dynos.get(&dyno).filter(|there| matches!(there.state, DynoState::Up { .. }));
+        let labels = &there.ok_or(RunError::NotUp)?.labels;
+        let command = order.command.last().map_or("", String::as_str);
+        let line = format!("Starting process with command `{command}` inside by user {}", actor.email);
+        self.log(labels.app, wording::of_dyno(&labels.name, line));
+        let id = DynoId(Uuid::new_v4());
+        self.visits.insert(id, (dyno, order));
+        self.later(self.parts.settings.attach_timeout, Command::AttachExpired(id));
+        Ok(id)
+    }
+
     pub(super) fn attach(&mut self, id: DynoId, stream: BoxedIo) -> Result<(), RunError> {
+        if let Some((dyno, order)) = self.visits.remove(&id) {
+            self.parts.engine.inside(dyno, order, stream);
+            return Ok(());
+        }
         let dyno = self.dynos.get_mut(&id).ok_or(RunError::NotWaiting)?;
         let order = dyno.waiting.take().ok_or(RunError::NotWaiting)?;
         let tty = dyno.tty;
@@ -82,6 +99,7 @@ impl Reconciler {
     }
 
     pub(super) fn attach_expired(&mut self, id: DynoId) {
+        self.visits.remove(&id);
         let Some(dyno) = self.dynos.get(&id).filter(|dyno| dyno.waiting.is_some()) else { return };
         self.log(dyno.labels.app, wording::of_dyno(&dyno.labels.name, wording::R13));
         self.dynos.remove(&id);

@@ -16,7 +16,7 @@ use crate::domain::plan::{self, Action, Have, Want};
 use crate::domain::procfile::ProcessType;
 use crate::domain::release::{Release, ReleaseId};
 use crate::domain::route::{AppRoute, RouteTable};
-use crate::dyno::{Event, Found, Io, Labels, Launch, What};
+use crate::dyno::{Event, Found, Inside, Io, Labels, Launch, What};
 use crate::logs::OutputWriter;
 use crate::store::{self, StoreError};
 use jiff::Timestamp;
@@ -56,6 +56,8 @@ pub(super) struct Reconciler {
     pub(super) parts: Parts,
     pub(super) commands: mpsc::UnboundedSender<Command>,
     pub(super) dynos: HashMap<DynoId, Dyno>,
+    /// Programs that wait for their client, and the dynos that they are to be let into.
+    pub(super) visits: HashMap<DynoId, (DynoId, Inside)>,
     pub(super) apps: BTreeMap<AppId, Seen>,
     pub(super) table: RouteTable,
     /// Nothing is published before every app was planned once: a new server must not unroute what still serves.
@@ -69,6 +71,7 @@ impl Reconciler {
             parts,
             commands,
             dynos: HashMap::new(),
+            visits: HashMap::new(),
             apps: BTreeMap::new(),
             table: RouteTable::default(),
             surveyed: false,
@@ -156,6 +159,7 @@ impl Reconciler {
             Command::Wake(app) => self.plan(app).await,
             Command::Dynos(app, reply) => drop(reply.send(self.views(app))),
             Command::Run(run, reply) => self.one_off(*run, reply).await,
+            Command::Inside(dyno, order, actor, reply) => drop(reply.send(self.inside(dyno, *order, &actor))),
             Command::Attach(id, stream, reply) => drop(reply.send(self.attach(id, stream))),
             Command::Stop(app, what, reply) => {
                 let _ = reply.send(self.stop_named(app, &what)); // who asked may have gone

@@ -170,6 +170,40 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// The rest of a process's life with the standard streams and these descriptors: closes all others, does `work`, and
+/// exits with what it returns.
+pub fn with_only(keep: &[BorrowedFd<'_>], work: impl FnOnce() -> i32) -> ! {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    kept.sort_unstable();
+    kept.push(u32::MAX);
+    let mut first = 3;
+    for fd in kept {
+        if first < fd {
+            // SAFETY: this function never returns, so no owner of a closed descriptor is ever used or dropped after
+            // this, but for what `work` has; and what that has to use was named.
+            let _ = unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+        }
+        first = first.max(fd.saturating_add(1));
+    }
+    exit_now(work())
+}
+
+/// Sends a signal to the process group that this child leads; one that has ended already is fine. The child must not have
+/// been waited for: until then its number is its own.
+///
+/// # Errors
+/// `kill(2)`.
+pub fn signal_group(leader: &Child, signal: i32) -> io::Result<()> {
+    // SAFETY: numbers, which the kernel checks.
+    match unsafe { libc::kill(-leader.pid, signal) } {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
 /// The rest of pid 1's life: closes every descriptor, then reaps whatever ends until `main` does; tells how that ended
 /// and exits with its status (128 + n for a signal). The kernel then ends all that is left in the namespace.
 pub fn reap_until(main: i32, report: impl FnOnce(Ended)) -> ! {

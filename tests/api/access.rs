@@ -163,3 +163,74 @@ async fn a_request_keeps_the_id_its_client_gave_it() {
     let invented = response.headers()["request-id"].to_str().unwrap();
     assert!(invented.parse::<uuid::Uuid>().is_ok(), "{invented}");
 }
+
+#[tokio::test]
+async fn sessions_are_the_tokens_had_by_password() {
+    let server = Server::start().await;
+    let ann = server.newcomer("ann@example.com", false).await;
+    let (_, made) = server.as_with(&ann, "POST", "/oauth/authorizations", r#"{"description":"ci"}"#).await;
+    assert_eq!(made["session"], serde_json::Value::Null);
+    let ci = made["access_token"]["token"].as_str().unwrap();
+    let (_, rows) = server.as_with(ci, "GET", "/oauth/sessions", "").await;
+    assert_eq!(rows.as_array().unwrap().len(), 1, "{rows}");
+    assert_eq!(rows[0]["description"], "test");
+    let id = rows[0]["id"].as_str().unwrap();
+    let (_, own) = server.as_with(&ann, "GET", "/oauth/authorizations/~", "").await;
+    assert_eq!(own["session"]["id"], rows[0]["id"]);
+    // Neither the one that shows itself, nor another token, nor somebody else's.
+    let bob = server.newcomer("bob@example.com", false).await;
+    let other = format!("/oauth/sessions/{}", made["id"].as_str().unwrap());
+    for (token, path) in [(ci, "/oauth/sessions/~"), (ci, &other), (&bob, &format!("/oauth/sessions/{id}"))] {
+        let (status, said) = server.as_with(token, "DELETE", path, "").await;
+        assert_eq!((status, &said["resource"]), (404, &"session".into()), "{path}");
+    }
+    assert_eq!(server.as_with(ci, "DELETE", &format!("/oauth/sessions/{id}"), "").await.0, 200);
+    assert_eq!(server.as_with(&ann, "GET", "/account", "").await.0, 401);
+    assert_eq!(server.as_with(ci, "GET", "/oauth/sessions", "").await.1, serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn oauth_clients_are_their_accounts_and_their_secrets_are_sealed() {
+    let mut server = Server::start().await;
+    let ann = server.newcomer("ann@example.com", false).await;
+    for body in [
+        r#"{"name":"Amazing"}"#,
+        r#"{"name":"","redirect_uri":"https://example.com"}"#,
+        r#"{"name":"Amazing","redirect_uri":"http://example.com"}"#,
+        r#"{"name":"Amazing","redirect_uri":"javascript:alert(1)"}"#,
+    ] {
+        server.ask("POST", "/oauth/clients", body).await;
+    }
+    let made =
+        server.ask("POST", "/oauth/clients", r#"{"name":"Amazing","redirect_uri":"https://a.example/cb"}"#).await;
+    let (id, secret) = (made["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
+    let path = format!("/oauth/clients/{id}");
+    server.ask("PATCH", &path, r#"{"redirect_uri":"http://localhost:3000/cb"}"#).await;
+    server.ask("PATCH", &path, r#"{"name":"Better"}"#).await;
+    let renewed = server.ask("POST", &format!("{path}/actions/rotate-credentials"), "").await;
+    assert_ne!(renewed["secret"], secret);
+    assert_eq!(server.quietly("GET", &path, "").await, renewed);
+    server.ask("GET", "/oauth/clients", "").await;
+    assert_eq!(server.as_with(&ann, "GET", "/oauth/clients", "").await.1, serde_json::json!([]));
+    for (method, at) in
+        [("GET", path.clone()), ("DELETE", path.clone()), ("POST", format!("{path}/actions/rotate-credentials"))]
+    {
+        assert_eq!(server.as_with(&ann, method, &at, "").await.0, 404, "{method}");
+    }
+    for file in ["db.sqlite", "db.sqlite-wal"] {
+        let bytes = std::fs::read(server.root().join(file)).unwrap();
+        for text in [secret, renewed["secret"].as_str().unwrap()] {
+            assert!(!bytes.windows(text.len()).any(|part| part == text.as_bytes()), "{file}");
+        }
+    }
+    server.ask("DELETE", &path, "").await;
+    server.ask("GET", &path, "").await;
+    // They go with their account.
+    let (_, hers) =
+        server.as_with(&ann, "POST", "/oauth/clients", r#"{"name":"x","redirect_uri":"https://a.example"}"#).await;
+    server.quietly("DELETE", "/accounts/ann@example.com", "").await;
+    let ann = server.newcomer("ann@example.com", false).await;
+    let gone = server.as_with(&ann, "GET", &format!("/oauth/clients/{}", hers["id"].as_str().unwrap()), "").await;
+    assert_eq!(gone.0, 404, "an account of that address is the same, and has nothing left");
+    assert_said!(server.transcript());
+}

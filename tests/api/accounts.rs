@@ -101,6 +101,52 @@ async fn a_new_password_by_an_administrator_ends_all_tokens() {
 }
 
 #[tokio::test]
+async fn an_account_is_removed_by_its_owner_with_its_password_when_it_owns_no_app() {
+    let mut server = Server::start().await;
+    let ann = server.newcomer("ann@example.com", false).await;
+    let bearer = format!("Bearer {ann}");
+    let (status, _) = server.as_with(&ann, "POST", "/apps", r#"{"name":"anns"}"#).await;
+    assert_eq!(status, 201);
+    server.as_with(&ann, "POST", "/pipelines", r#"{"name":"line"}"#).await;
+    let right = ("heroku-password", "correct horse");
+    let with = async |server: &mut Server, path: &str, more: &[(&str, &str)]| {
+        let headers: Vec<_> = [("authorization", bearer.as_str())].iter().chain(more).copied().collect();
+        let response = {
+            let request =
+                headers.iter().fold(Server::request("DELETE", path), |r, (name, value)| r.header(*name, *value));
+            server.send_tcp(request.body("".into()).unwrap()).await
+        };
+        let status = response.status().as_u16();
+        let bytes = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        let answer: Value = serde_json::from_slice(&bytes).unwrap();
+        let text = answer["message"].as_str().unwrap_or("removed");
+        server.note(format_args!("DELETE {path} {more:?}\n=> {status} {text}"));
+        answer
+    };
+    with(&mut server, "/account", &[]).await;
+    with(&mut server, "/account", &[("heroku-password", "wrong")]).await;
+    with(&mut server, "/account", &[("heroku-password-base64", "%")]).await;
+    with(&mut server, "/users/admin@localhost", &[right]).await;
+    with(&mut server, "/account", &[right]).await;
+    assert_eq!(server.as_with(&ann, "GET", "/apps/anns", "").await.0, 200);
+    server.as_with(&ann, "DELETE", "/apps/anns", "").await;
+    let gone = with(&mut server, "/users/~", &[("heroku-password-base64", "Y29ycmVjdCBob3JzZQ==")]).await;
+    assert_eq!(gone["email"], "ann@example.com");
+    assert_eq!(server.as_with(&ann, "GET", "/account", "").await.0, 401);
+    assert_eq!(server.quietly("GET", "/accounts", "").await.as_array().unwrap().len(), 1);
+    let admin = server.quietly("GET", "/account", "").await["id"].clone();
+    assert_eq!(
+        server.quietly("GET", "/pipelines/line", "").await["owner"]["id"],
+        admin,
+        "an administrator looks after it"
+    );
+    server.note("the last administrator stays:");
+    server.quietly("PATCH", "/accounts/admin@localhost", r#"{"password":"correct horse"}"#).await;
+    server.ask_with("DELETE", "/account", "", &[right]).await;
+    assert_said!(server.transcript());
+}
+
+#[tokio::test]
 async fn what_has_been_shown_is_good_for_no_token_once_the_password_is_another() {
     let server = Server::start().await;
     let control = &server.control;

@@ -119,3 +119,39 @@ async fn going_back_leaves_add_ons_as_they_are_and_an_app_takes_its_own_with_it(
     assert_eq!(release["description"], "Detach DATABASE (@ref:db)");
     assert_eq!(server.quietly("GET", "/addons", "").await, json!([]));
 }
+
+#[tokio::test]
+async fn an_add_on_gets_another_url_in_its_place() {
+    let mut server = Server::with_code().await; // v3
+    server.quietly("POST", "/apps", r#"{"name":"reports"}"#).await;
+    let body = json!({ "plan": "external", "name": "db", "config": { "url": "postgres://u:old@h/d" } });
+    server.quietly("POST", "/apps/shop/addons", &body.to_string()).await; // v4
+    for (app, name) in [("shop", "MAIN"), ("reports", "SHOP")] {
+        let body = json!({ "addon": "db", "app": app, "name": name });
+        server.quietly("POST", "/addon-attachments", &body.to_string()).await; // v5; v3
+    }
+    server.quiet().await;
+    for body in [
+        r#"{"config":{}}"#,
+        r#"{"config":{"url":"secret"}}"#,
+        r#"{"config":{"url":"postgres://h","size":1}}"#,
+        r#"{"config":{"url":["secret"]}}"#,
+        r#"{"config":{"url":"postgres://h"},"name":"A"}"#,
+        r#"{"config":{"url":"postgres://h"},"plan":"external:large"}"#,
+    ] {
+        server.ask("PATCH", "/apps/shop/addons/DATABASE", body).await;
+    }
+    server.note("nothing has changed by that:");
+    server.ask("PATCH", "/apps/shop/addons/db", r#"{"config":{"url":"postgres://u:old@h/d"}}"#).await;
+    assert_eq!(server.quietly("GET", "/apps/shop/releases/current", "").await["version"], 5);
+    server.note("and by this:");
+    server.ask("PATCH", "/apps/shop/addons/db", r#"{"config":{"url":"postgres://u:fresh@h/d"},"name":"main"}"#).await;
+    server.ask("GET", "/apps/shop/config-vars", "").await;
+    server.ask("GET", "/apps/reports/config-vars", "").await;
+    server.ask("GET", "/apps/shop/releases/5/config-vars", "").await;
+    server.quiet().await;
+    server.ask("GET", "/apps/shop/releases/current", "").await;
+    server.ask("GET", "/apps/reports/releases/current", "").await;
+    assert!(!server.log().await.contains("u:fresh"));
+    assert_said!(server.transcript());
+}

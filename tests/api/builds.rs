@@ -40,6 +40,27 @@ async fn uploaded(server: &Server) -> String {
     format!("{HOST}{path}")
 }
 
+/// A slug's archive as Heroku's clients pack it, with one more file.
+fn slug_archive(path: &str, text: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, text) in [("./app/server.js", "// serves\n"), (path, text)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, path, text.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+async fn put(server: &mut Server, slug: &Value, archive: &[u8]) -> u16 {
+    let path = slug["blob"]["url"].as_str().unwrap().strip_prefix(HOST).unwrap();
+    let response = server.send_tcp(Server::request("PUT", path).body(Full::from(archive.to_vec())).unwrap()).await;
+    let status = response.status().as_u16();
+    let said = response.into_body().collect().await.unwrap().to_bytes();
+    server.note(format_args!("put: {status} {}", String::from_utf8_lossy(&said)));
+    status
+}
+
 async fn get(server: &Server, path: &str) -> Response<Incoming> {
     server.send_tcp(Server::request("GET", path).body(Full::<Bytes>::default()).unwrap()).await
 }
@@ -225,4 +246,105 @@ async fn buildpacks_are_listed_and_replaced() {
     server.ask("GET", path, "").await;
     server.ask("PUT", path, r#"{"updates":[]}"#).await;
     assert_said!(server.transcript());
+}
+
+#[tokio::test]
+async fn a_slug_is_brought_and_released() {
+    let mut server = Server::with_app().await;
+    let archive = slug_archive("./app/lib/x", "x");
+    let checksum = format!("SHA256:{}", hex::encode(Sha256::digest(&archive)));
+    let types = json!({ "web": "node server.js", "worker": " node work.js " });
+    let body = json!({
+        "process_types": types, "commit": "60883d9e", "commit_description": "mended", "checksum": checksum,
+        "buildpack_provided_description": "Node.js", "stack": "host",
+    });
+    let slug = server.ask("POST", "/apps/shop/slugs", &body.to_string()).await;
+    let path = format!("/apps/shop/slugs/{}", slug["id"].as_str().unwrap());
+    server.ask("GET", &path, "").await;
+    let release = json!({ "slug": slug["id"], "description": "brought" }).to_string();
+    server.ask("POST", "/apps/shop/releases", &release).await;
+    assert_eq!(put(&mut server, &slug, &archive).await, 200);
+    assert_eq!(put(&mut server, &slug, &archive).await, 404, "once");
+    let kept = server.ask("GET", &path, "").await;
+    assert_eq!(kept["checksum"], checksum);
+    server.ask("POST", "/apps/shop/releases", &release).await;
+    server.quiet().await;
+    server.ask("GET", "/apps/shop/formation/web", "").await;
+    // What dynos are started from.
+    let digests = std::fs::read_dir(server.root().join("slugs")).unwrap().map(|entry| entry.unwrap().file_name());
+    let digests: Vec<_> = digests.collect();
+    let [only] = &digests[..] else { panic!("{digests:?}") };
+    let digest = only.to_str().unwrap().strip_suffix(".tar.zst").unwrap().parse().unwrap();
+    let tree = server.control.slugs.tree(&digest).unwrap();
+    assert_eq!(std::fs::read_to_string(tree.join("app/lib/x")).unwrap(), "x");
+    assert_eq!(std::fs::read_dir(server.root().join("sources")).unwrap().count(), 0);
+    // Of another app it is nothing.
+    server.quietly("POST", "/apps", r#"{"name":"other"}"#).await;
+    server.ask("POST", "/apps/other/releases", &release).await;
+    assert_said!(server.transcript());
+}
+
+#[tokio::test]
+async fn a_slug_that_is_none_leaves_nothing() {
+    let mut server = Server::with_app().await;
+    let path = "/apps/shop/slugs";
+    for body in [
+        json!({}),
+        json!({ "process_types": { "a b": "x" } }),
+        json!({ "process_types": { "web": "" } }),
+        json!({ "process_types": { "web": "a\nb" } }),
+        json!({ "process_types": { "web": "a\u{0}" } }),
+        json!({ "process_types": { "web": "x".repeat(300_000) } }),
+        json!({ "process_types": {}, "checksum": "MD5:1" }),
+        json!({ "process_types": {}, "stack": "cedar" }),
+        json!({ "process_types": {}, "stack": "debian-13" }),
+        json!({ "process_types": { "web": 1 } }),
+    ] {
+        server.ask("POST", path, &body.to_string()).await;
+    }
+    let types = json!({ "web": "x" });
+    let wrong = json!({ "process_types": types, "checksum": format!("SHA256:{}", "0".repeat(64)) });
+    let slug = server.quietly("POST", path, &wrong.to_string()).await;
+    put(&mut server, &slug, &slug_archive("./app/x", "x")).await;
+    let bomb = {
+        let mut tar = tar::Builder::new(zstd::Encoder::new(Vec::new(), 3).unwrap());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(300 << 20);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "app/zeros", std::io::Read::take(std::io::repeat(0), 300 << 20)).unwrap();
+        tar.into_inner().unwrap().finish().unwrap()
+    };
+    assert!(bomb.len() < 100_000, "{}", bomb.len());
+    let mut link = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    link.append_link(&mut header, "app/up", "../../../etc/shadow").unwrap();
+    let body = json!({ "process_types": types }).to_string();
+    for archive in [b"no archive".to_vec(), Vec::new(), bomb, link.into_inner().unwrap(), vec![0; 100_001]] {
+        let slug = server.quietly("POST", path, &body).await;
+        assert_ne!(put(&mut server, &slug, &archive).await, 200);
+    }
+    // The app goes while its slug is on its way.
+    let slug = server.quietly("POST", path, &body).await;
+    server.quietly("DELETE", "/apps/shop", "").await;
+    put(&mut server, &slug, &slug_archive("./app/x", "x")).await;
+    for folder in ["slugs", "trees", "sources"] {
+        assert_eq!(std::fs::read_dir(server.root().join(folder)).unwrap().count(), 0, "{folder}");
+    }
+    assert_said!(server.transcript());
+}
+
+#[tokio::test]
+async fn of_slugs_that_are_only_asked_for_the_oldest_is_given_up() {
+    let mut server = Server::with_app().await;
+    let ask = json!({ "process_types": { "web": "x" } }).to_string();
+    let first = server.quietly("POST", "/apps/shop/slugs", &ask).await;
+    let second = server.quietly("POST", "/apps/shop/slugs", &ask).await;
+    for _ in 0..9 {
+        server.quietly("POST", "/apps/shop/slugs", &ask).await;
+    }
+    let archive = slug_archive("./app/x", "x");
+    assert_eq!(put(&mut server, &first, &archive).await, 404);
+    assert_eq!(put(&mut server, &second, &archive).await, 200);
 }

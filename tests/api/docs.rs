@@ -12,30 +12,26 @@ use std::path::Path;
 const LINKS: &str = include_str!("links.txt");
 
 /// Links that have a route and no more: what they answer instead.
-const ANSWERS: [(&str, &str, &str); 10] = [
+const ANSWERS: [(&str, &str, &str); 8] = [
     ("GET", "/account/features", "empty: there are none"),
     ("GET", "/account/features/{}", "404: there are none"),
-    ("GET", "/oauth/clients", "empty: nothing logs in for somebody else"),
     ("GET", "/teams", "empty: accounts and access do without teams"),
     ("GET", "/spaces", "empty: each app has a network of its own anyway"),
     ("POST", "/apps/{}/acm", "422: certificates are not fetched; `certs:add` takes yours"),
     ("PATCH", "/apps/{}/acm", "422: certificates are not fetched; `certs:add` takes yours"),
     ("DELETE", "/apps/{}/acm", "422: certificates are not fetched; `certs:add` takes yours"),
-    ("POST", "/apps/{}/dynos/{}", "422: `run:inside` needs a program in the dyno; use `run`"),
     ("GET", "/account/rate-limits", "always 4500: requests are not counted"),
 ];
 
 /// Why there is no such route, by how its path begins, in this order.
-const REASONS: [(&str, &str); 42] = [
+const REASONS: [(&str, &str); 37] = [
     ("/account/app", "not built yet"),
     ("/account/delinquency", "nothing is billed"),
     ("/account/credits", "nothing is billed"),
     ("/account/invoice", "nothing is billed"),
     ("/account/features", "there are none"),
-    ("/account", "an administrator removes accounts: `users:remove`"),
     ("/users/{}/sms-number", "no messages are sent"),
     ("/users/{}/preferences", "preferences of Heroku's web pages"),
-    ("/users", "as yourself: `/account`; others: `users:update`, `users:remove`"),
     ("/password-resets", "no mails are sent: `users:password`"),
     ("/enterprise-accounts", "one box is no enterprise"),
     ("/spaces", "each app has a network of its own anyway"),
@@ -45,12 +41,10 @@ const REASONS: [(&str, &str); 42] = [
     ("/apps/{}/oci-images", "apps are slugs: there is no Docker here"),
     ("/apps/{}/webhook", "not built yet"),
     ("/addons/{}/webhook", "not built yet"),
-    ("/apps/{}/slugs", "not built yet: send source, `POST /apps/{}/builds`"),
     ("/apps/{}/review-app", "needs GitHub"),
     ("/app-setups", "not built yet"),
     ("/review-apps", "needs GitHub"),
     ("/pipelines/{}/review-app", "needs GitHub"),
-    ("/pipelines/{}/latest", "not built yet: ask for each app's"),
     ("/pipelines/{}/stage", "there is no CI here to have them"),
     ("/pipelines/{}/test-runs", "there is no CI here"),
     ("/pipelines/{}/pipeline-stack", "not built yet"),
@@ -62,7 +56,6 @@ const REASONS: [(&str, &str); 42] = [
     ("/addon-region-capabilities", "there is one region"),
     ("/addon-services/{}/region-capabilities", "there is one region"),
     ("/regions/{}/addon-region-capabilities", "there is one region"),
-    ("/oauth/clients", "nothing logs in for somebody else"),
     ("/oauth/tokens", "nothing logs in for somebody else"),
     ("/oauth", "not built yet"),
     ("/generations", "there is one"),
@@ -72,7 +65,7 @@ const REASONS: [(&str, &str); 42] = [
 ];
 
 /// What Heroku's own CLI has asked and got in `tests/heroku_cli`, by the server's word.
-const DRIVEN: [&str; 81] = [
+const DRIVEN: [&str; 87] = [
     "DELETE /addon-attachments/{}",
     "DELETE /apps/{}",
     "DELETE /apps/{}/addons/{}",
@@ -84,6 +77,7 @@ const DRIVEN: [&str; 81] = [
     "DELETE /apps/{}/log-drains/{}",
     "DELETE /apps/{}/sni-endpoints/{}",
     "DELETE /oauth/authorizations/{}",
+    "DELETE /oauth/clients/{}",
     "DELETE /pipeline-couplings/{}",
     "DELETE /pipelines/{}",
     "GET /account",
@@ -116,6 +110,8 @@ const DRIVEN: [&str; 81] = [
     "GET /apps/{}/sni-endpoints/{}",
     "GET /oauth/authorizations",
     "GET /oauth/authorizations/{}",
+    "GET /oauth/clients",
+    "GET /oauth/clients/{}",
     "GET /pipeline-promotions/{}/promotion-targets",
     "GET /pipelines",
     "GET /pipelines/{}/pipeline-couplings",
@@ -130,6 +126,7 @@ const DRIVEN: [&str; 81] = [
     "PATCH /apps/{}/formation",
     "PATCH /apps/{}/sni-endpoints/{}",
     "PATCH /oauth/authorizations/{}",
+    "PATCH /oauth/clients/{}",
     "PATCH /pipelines/{}",
     "PATCH /teams/apps/{}",
     "POST /account/app-transfers",
@@ -149,6 +146,8 @@ const DRIVEN: [&str; 81] = [
     "POST /filters/apps",
     "POST /oauth/authorizations",
     "POST /oauth/authorizations/{}/actions/regenerate-tokens",
+    "POST /oauth/clients",
+    "POST /oauth/clients/{}/actions/rotate-credentials",
     "POST /pipeline-couplings",
     "POST /pipeline-promotions",
     "POST /pipelines",
@@ -218,10 +217,15 @@ fn document() -> String {
          What Heroku's CLI asks for though the schema does not have it, and hokku's own.\n\n\
          | request | needs |\n| --- | --- |\n{own}\n\
          For everybody: `GET /buildpacks`, `/buildpacks/{{}}`, `/buildpacks/{{}}/revisions`, in which Heroku's CLI looks up names. \
-         Addresses that are secrets themselves, from an answer of the API: `/streams/…`, `/sources/…`, `/logs/…`, `/attach/…`.\n\n\
+         Addresses that are secrets themselves, from an answer of the API: `/streams/…`, `/sources/…`, `/slugs/…`, `/logs/…`, `/attach/…`.\n\n\
          ## Known differences from Heroku\n\n\
          - A token's text is shown when it is made, and then only to who shows it; elsewhere it is null. Only its digest is kept.\n\
+         - OAuth clients are kept with their secrets, and nobody logs in by them: `/oauth/tokens` is not here. Sessions are the tokens \
+         that were had by address and password; `/oauth/sessions/~` is none, as Heroku's CLI takes that token back itself.\n\
+         - `run:inside` (`POST /apps/{{}}/dynos/{{}}`) takes a dyno of any app that is up; the command is one of a shell, never the name of \
+         a process type.\n\
          - `source_blob.url` of a build and `blob.url` of a slug are null: what was sent is kept, but not given out by URL.\n\
+         - A slug that a client brings is packed anew: `size` is that of our archive. On `debian-13` its dynos have the base alone, no layer of a language. A slug that was asked for is forgotten after an hour, or by a restart, when nothing was put to its URL.\n\
          - `DELETE /apps/{{}}/build-cache` answers `{{}}`.\n\
          - There is one region, `local`, of the provider `hokku`; one generation, `cedar`; teams and spaces there are none. \
          `/teams/apps/{{}}` is every app, since clients lock apps and give permissions there.\n\

@@ -149,3 +149,27 @@ async fn a_client_is_attached_once_and_speaks_frames() {
 
     assert_eq!(server.send_tcp(upgrade(path, PROTOCOL)).await.status(), 422);
 }
+
+#[tokio::test]
+async fn a_client_is_let_into_a_dyno_once() {
+    let mut server = Server::with_code().await;
+    server.ask("POST", "/apps/shop/dynos/web.9", r#"{"command":"bash"}"#).await;
+    server.ask("POST", "/apps/shop/dynos/web.1", r#"{"command":" "}"#).await;
+    server.ask("POST", "/apps/shop/dynos/web.1", r#"{"command":"bash"}"#).await;
+    let body = format!(r#"{{"command":"cat","tty":false,"attach_protocol":"{PROTOCOL}"}}"#);
+    let dyno = server.quietly("POST", "/apps/shop/dynos/web.1", &body).await;
+    assert_eq!(dyno["id"], server.quietly("GET", "/apps/shop/dynos/web.1", "").await["id"]);
+    let path = dyno["attach_url"].as_str().unwrap().strip_prefix("http://paas.test:5000").unwrap();
+    let upgrade = || {
+        let request = Server::request("GET", path).header("connection", "Upgrade").header("upgrade", PROTOCOL);
+        request.body(Full::<Bytes>::default()).unwrap()
+    };
+    let response = server.send_tcp(upgrade()).await;
+    let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    stream.write_all(&Frame::StdinEnd.encode()).await.unwrap();
+    assert_eq!(Frame::read(&mut stream).await.unwrap(), Some(Frame::Stdout(b"ran cat; read ".into())));
+    assert_eq!(server.send_tcp(upgrade()).await.status(), 422);
+    // Who sees the app sees no such way in, and its dyno is as before.
+    assert_eq!(server.quietly("GET", "/apps/shop/dynos/web.1", "").await["attach_url"], serde_json::Value::Null);
+    assert_said!(server.transcript());
+}

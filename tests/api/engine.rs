@@ -4,7 +4,7 @@
 use hokku::domain::app::AppId;
 use hokku::domain::dyno::{DynoId, Exit, Purpose};
 use hokku::domain::egress::Egress;
-use hokku::dyno::{Event, Io, Launch, What};
+use hokku::dyno::{Event, Inside, Io, Launch, What};
 use hokku::supervisor::Engine;
 use hokku::wire::attach::{BoxedIo, Frame};
 use jiff::Timestamp;
@@ -69,6 +69,10 @@ impl Engine for Pretender {
                 tell(&self.events, id, What::Ready { addr: Some(addr) });
             }
         }
+    }
+
+    fn inside(&self, _: DynoId, order: Inside, client: BoxedIo) {
+        tokio::spawn(async move { converse(client, order.command.last().unwrap()).await });
     }
 
     fn stop(&self, id: DynoId, _: Duration) {

@@ -77,3 +77,40 @@ async fn what_is_no_promotion_changes_nothing() {
     server.ask("GET", "/apps/live/releases", "").await;
     assert_said!(server.transcript());
 }
+
+#[tokio::test]
+async fn the_latest_of_each_app_of_a_pipeline_is_told_to_who_sees_the_app() {
+    let mut server = Server::with_code().await; // v3
+    server.quietly("POST", "/apps", r#"{"name":"live"}"#).await;
+    server.quietly("POST", "/pipelines", r#"{"name":"line"}"#).await;
+    for (app, stage) in [("shop", "staging"), ("live", "production")] {
+        let body = json!({ "app": app, "pipeline": "line", "stage": stage });
+        server.quietly("POST", "/pipeline-couplings", &body.to_string()).await;
+    }
+    server.quietly("PATCH", "/apps/shop/config-vars", r#"{"A":"1"}"#).await; // v4
+    let versions = async |path: &str| {
+        let rows = server.quietly("GET", &format!("/pipelines/line/{path}"), "").await;
+        let mut rows: Vec<_> =
+            rows.as_array().unwrap().iter().map(|row| (text(&row["app"]["name"]), row["version"].clone())).collect();
+        rows.sort_by(|one, other| one.0.cmp(&other.0));
+        rows
+    };
+    let row = |app: &str, version: u32| (app.to_owned(), json!(version));
+    assert_eq!(versions("latest-releases").await, [row("live", 2), row("shop", 4)]);
+    assert_eq!(versions("latest-deployments").await, [row("shop", 3)]);
+    server.quietly("POST", "/apps/shop/releases", r#"{"release":"3"}"#).await; // v5, the same code
+    assert_eq!(versions("latest-deployments").await, [row("shop", 3)]);
+    server.deploy("beef").await; // v6
+    assert_eq!(versions("latest-deployments").await, [row("shop", 6)]);
+    server.ask("GET", "/pipelines/line/latest-deployments", "").await;
+    server.ask("GET", "/pipelines/line/latest-builds", "").await;
+    server.ask("GET", "/pipelines/other/latest-builds", "").await;
+
+    // Who sees one app of it sees nothing of the other.
+    let ann = server.newcomer("ann@example.com", false).await;
+    server.quietly("POST", "/apps/live/collaborators", r#"{"user":"ann@example.com"}"#).await;
+    let (status, rows) = server.as_with(&ann, "GET", "/pipelines/line/latest-releases", "").await;
+    assert_eq!((status, rows.as_array().unwrap().len()), (200, 1));
+    assert_eq!(rows[0]["app"]["name"], "live");
+    assert_said!(server.transcript());
+}

@@ -135,6 +135,8 @@ impl Server {
                     digest: packed.digest,
                     size: packed.size,
                     commit: Some(commit.into()),
+                    commit_description: None,
+                    checksum: None,
                     stack: "host-debian-12".into(),
                     languages: Vec::new(),
                     process_types: types
@@ -344,7 +346,7 @@ macro_rules! assert_said {
         settings.add_filter(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "[uuid]");
         settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "[time]");
         settings.add_filter(r"hokku_[0-9a-f]{48}", "[token]");
-        settings.add_filter(r"/sources/[0-9a-f]{32}", "/sources/[secret]");
+        settings.add_filter(r"/(sources|slugs)/[0-9a-f]{32}", "/$1/[secret]");
         settings.add_filter(r"/(streams|attach)/\[uuid\]/[0-9a-f]{32}", "/$1/[uuid]/[secret]");
         settings.add_filter(r"/logs/\[uuid\]-[0-9a-f]{32}-[0-9a-f]+", "/logs/[ticket]");
         settings.add_filter(r"\brun\.\d{4}\b", "run.[number]");

@@ -3,6 +3,7 @@
 
 mod doctor;
 mod egress;
+mod inside;
 mod life;
 #[path = "../support/loopback_resolver.rs"]
 mod loopback_resolver;

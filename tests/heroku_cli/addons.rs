@@ -45,6 +45,11 @@ fn a_url_becomes_an_add_on_that_apps_share() {
     hokku.ok(&["addons:create", "external", "--url", "rediss://h:1", "--as", "CACHE", "-a", "shop"]);
     seen("shop", "CACHE_URL", "rediss://h:1");
     assert!(hokku.ok(&["addons:info", "CACHE", "-a", "shop"]).contains("shop::CACHE"));
+    hokku.ok(&["addons:update", "CACHE", "--url", "rediss://h:2", "-a", "shop"]);
+    seen("shop", "CACHE_URL", "rediss://h:2");
+    let release = hokku.json(&["releases:info", "--json", "-a", "shop"]);
+    assert!(release["description"].as_str().unwrap().starts_with("Update CACHE (@ref:external-"), "{release}");
+    assert!(hokku.fails(&["addons:update", "CACHE", "--url", "nothing", "-a", "shop"]).contains("has to be a URL"));
     assert!(hokku.fails(&["addons:detach", "CACHE", "-a", "shop"]).contains("last attachment"));
     hokku.ok(&["addons:destroy", "CACHE", "-a", "shop", "--confirm", "shop"]);
     seen("shop", "CACHE_URL", "");

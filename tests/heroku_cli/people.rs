@@ -8,7 +8,10 @@ use std::fs;
 /// A token of a new account.
 fn token_of(hokku: &Hokku, email: &str) -> String {
     let made = hokku.json(&["users:create", email, "--json"]);
-    let password = made["password"].as_str().unwrap();
+    token_of_password(hokku, email, made["password"].as_str().unwrap())
+}
+
+fn token_of_password(hokku: &Hokku, email: &str, password: &str) -> String {
     let script = format!("echo {password} | {} auth:login --email {email}", env!("CARGO_BIN_EXE_hokku"));
     let mut command = std::process::Command::new("sh");
     let said = command.args(["-c", &script]).env("HOKKU_HOST", format!("http://{}", hokku.api)).output().unwrap();
@@ -115,6 +118,40 @@ fn a_password_logs_in_on_a_terminal_and_keys_are_kept() {
     assert_ne!(plainly(&["keys:add", key.to_str().unwrap()]).status, 0, "it is known");
     assert_eq!(plainly(&["keys:remove", "ann@laptop"]).status, 0);
     plainly(&["keys"]).with("no SSH keys");
+    // The log-in is a session; what was made by its token is none.
+    let other = token_of_password(&hokku, "ann@example.com", made["password"].as_str().unwrap());
+    let rows: serde_json::Value = serde_json::from_str(&plainly(&["sessions", "--json"]).out).unwrap();
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    let second = rows.iter().find(|row| row["description"] == "hokku auth:login").unwrap()["id"].as_str().unwrap();
+    plainly(&["sessions"]).with("Heroku CLI login from");
+    assert_eq!(plainly(&["sessions:destroy", second]).status, 0);
+    let ended = Said::of(&heroku.command(&["auth:whoami"]).env("HEROKU_API_KEY", &other).output().unwrap());
+    assert_ne!(ended.status, 0, "{ended:?}");
+    assert_ne!(plainly(&["sessions:destroy", second]).status, 0);
     assert_eq!(plainly(&["auth:logout"]).status, 0);
     assert_ne!(plainly(&["auth:whoami"]).status, 0);
+}
+
+#[test]
+fn oauth_clients_are_registered_changed_and_removed() {
+    let hokku = Hokku::start();
+    let Some(heroku) = Heroku::of(&hokku) else { return };
+    assert_eq!(heroku.ok(&["clients"]), "No OAuth clients.\n");
+    let made = heroku.json(&["clients:create", "Amazing", "https://amazing.example.com/cb", "--json"]);
+    let (id, secret) = (made["id"].as_str().unwrap(), made["secret"].as_str().unwrap());
+    // By our own command line it is the same.
+    let kept = |what: &str| hokku.json(&["clients:info", id, "--json"])[what].as_str().unwrap().to_owned();
+    assert_eq!((kept("name"), kept("secret")), ("Amazing".to_owned(), secret.to_owned()));
+    heroku.done(&["clients:update", id, "--url", "http://localhost:3000/cb", "-n", "Better"]);
+    assert_eq!((kept("name"), kept("redirect_uri")), ("Better".to_owned(), "http://localhost:3000/cb".to_owned()));
+    let renewed = heroku.json(&["clients:rotate", id, "--json"]);
+    assert_eq!(kept("secret"), renewed["secret"].as_str().unwrap());
+    assert_ne!(renewed["secret"], secret);
+    assert!(heroku.ok(&["clients:info", id, "-s"]).contains(&format!("HEROKU_OAUTH_SECRET={}", kept("secret"))));
+    assert!(heroku.ok(&["clients"]).contains("Better"));
+    assert!(hokku.ok(&["clients"]).contains("Better"));
+    heroku.done(&["clients:destroy", id]);
+    assert!(heroku.fails(&["clients:info", id]).contains("Couldn't find that client."));
+    assert_eq!(hokku.json(&["clients", "--json"]), serde_json::json!([]));
 }

@@ -99,3 +99,24 @@ fn input_reaches_the_program_and_a_client_that_leaves_ends_it() {
     assert_eq!(run().unwrap()["state"], "starting", "nobody has come for it");
     assert!(text(&std::fs::read(heroku.variable("NODE_EXTRA_CA_CERTS")).unwrap()).contains("BEGIN CERTIFICATE"));
 }
+
+#[test]
+fn a_command_runs_inside_of_a_dyno_that_serves() {
+    let hokku = Hokku::start();
+    let Some(heroku) = Heroku::of(&hokku) else { return };
+    let _repository = hokku.serving("shop");
+    let inside = |command: &str| heroku.says(&["run:inside", "web.1", "-x", "-a", "shop", "--", command]);
+    let said = inside("echo \"$DYNO, $PORT\"; tty; echo left > /tmp/note; sh -c \"exit 5\"");
+    assert_eq!((said.status, said.out.as_str()), (5, "web.1, 5000\n/dev/pts/0\n"), "{said:?}");
+    // It is the same dyno, and not one beside it: what was left is there, and its program can be told something.
+    let named = |name: &str| hokku.dynos("shop").iter().filter(|dyno| dyno["name"] == name).count();
+    assert_eq!((hokku.dynos("shop").len(), named("web.1")), (1, 1));
+    assert_eq!(hokku.ok(&["run:inside", "web.1", "--no-tty", "-a", "shop", "cat", "/tmp/note"]), "left\n");
+    let before = hokku.dynos("shop")[0]["id"].clone();
+    hokku.ok(&["run:inside", "web.1", "--no-tty", "-a", "shop", "--", "pkill -TERM node"]);
+    wait_for("another dyno", || {
+        hokku.dynos("shop").iter().any(|dyno| dyno["id"] != before && dyno["state"] == "up").then_some(())
+    });
+    assert!(heroku.fails(&["run:inside", "web.9", "-a", "shop", "--", "true"]).contains("Couldn't find that dyno."));
+    hokku.wait_for_log("shop", "heroku[web.1]: Starting process with command `cat /tmp/note` inside by user");
+}

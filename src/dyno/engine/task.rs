@@ -6,7 +6,7 @@ use super::output::{Output, Sink};
 use super::probe::{Probe, accepts};
 use super::{Shared, attach, record, remove};
 use crate::domain::dyno::{DynoId, Exit};
-use crate::dyno::protocol::{self, CONTROL, Hello, News, Order, Request, Stdio, VERSION};
+use crate::dyno::protocol::{self, ATTACH, CONTROL, Hello, News, Order, Request, Stdio, VERSION};
 use crate::dyno::step::{StepError, step};
 use crate::dyno::{Io, Launch, Ready, What, instances, network, scratch, shape, spec};
 use crate::sys::cgroup::Group;
@@ -106,7 +106,9 @@ async fn begin(
     let (sink, attached) = match io {
         Io::Log => (Sink::Log, None),
         Io::Lines(lines) => (Sink::Lines(lines), None),
-        Io::Attach { stream, .. } => (Sink::Nowhere, Some(attach::start(shared, dir.clone(), stream))),
+        Io::Attach { stream, .. } => {
+            (Sink::Nowhere, Some(attach::start(shared, dir.clone(), vec![VERSION, ATTACH], stream)))
+        }
     };
     let output = Output::open(shared.hub.clone(), id, &labels, &dir, sink)?;
     let probe = match ready {

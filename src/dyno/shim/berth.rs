@@ -305,7 +305,7 @@ fn listen(path: &Path) -> Result<UnixListener, StepError> {
 }
 
 /// The pipes for 0, 1 and 2: our ends, and the program's.
-fn pipes(stdio: Stdio, owner: u32) -> Result<[[Option<OwnedFd>; 3]; 2], StepError> {
+pub(super) fn pipes(stdio: Stdio, owner: u32) -> Result<[[Option<OwnedFd>; 3]; 2], StepError> {
     let pipe = || step("make a pipe", "standard stream", rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC));
     let ours = |fd: OwnedFd| -> Result<Option<OwnedFd>, StepError> {
         step("make a pipe", "non-blocking", rustix::io::ioctl_fionbio(&fd, true))?;

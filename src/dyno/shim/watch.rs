@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 use super::berth::Running;
+use super::inside::{self, House};
 use super::lines::Lines;
-use crate::dyno::protocol::{self, ATTACH, CONTROL, News, Order, Stdio, VERSION};
+use crate::dyno::Inside;
+use crate::dyno::protocol::{self, ATTACH, CONTROL, INSIDE, News, Order, Stdio, VERSION};
 use crate::dyno::ring::Stream;
-use crate::sys::process::{self, Ended};
+use crate::sys::process::{self, Child, Ended};
 use crate::sys::tty;
 use crate::wire::attach::Frame;
 use jiff::Timestamp;
@@ -30,8 +32,12 @@ const CHUNK: usize = 16 * 1024;
 
 /// Stays with the dyno until it has ended, and tells how, whether it had run out of memory, and who waits to see us hang
 /// up.
-pub(super) fn watch(running: &mut Running, control: Option<&UnixStream>) -> (Ended, bool, Vec<UnixStream>) {
-    let mut watch = Watch::new(running, control);
+pub(super) fn watch(
+    running: &mut Running,
+    control: Option<&UnixStream>,
+    house: House<'_>,
+) -> (Ended, bool, Vec<UnixStream>) {
+    let mut watch = Watch::new(running, control, house);
     loop {
         let happened = watch.wait();
         watch.handle(&happened);
@@ -57,19 +63,22 @@ enum Client {
     Left,
 }
 
-struct Connection {
-    socket: UnixStream,
-    input: Vec<u8>,
-    output: Vec<u8>,
+pub(super) struct Connection {
+    pub(super) socket: UnixStream,
+    pub(super) input: Vec<u8>,
+    pub(super) output: Vec<u8>,
     /// `None` until its first two bytes have said it.
     kind: Option<u8>,
-    gone: bool,
+    pub(super) gone: bool,
     /// An attached client has been told the exit status.
     told: bool,
 }
 
 struct Watch<'a> {
     running: &'a mut Running,
+    house: House<'a>,
+    /// Those that let programs in.
+    ushers: Vec<Child>,
     sources: Vec<Source>,
     connections: Vec<Connection>,
     /// For the program's input, and whether its end is to follow.
@@ -95,12 +104,13 @@ enum What {
     Oom,
     Signals,
     Input,
+    Usher(usize),
     Source(usize),
     Connection(usize),
 }
 
 impl<'a> Watch<'a> {
-    fn new(running: &'a mut Running, control: Option<&UnixStream>) -> Self {
+    fn new(running: &'a mut Running, control: Option<&UnixStream>, house: House<'a>) -> Self {
         let source = |fd: Option<OwnedFd>, stream| fd.map(|fd| Source { fd, stream, lines: Lines::default() });
         let terminal = running.terminal.as_ref().and_then(|terminal| terminal.try_clone().ok());
         let sources = [
@@ -112,6 +122,8 @@ impl<'a> Watch<'a> {
         let by_hand = running.stdio == Stdio::Inherit;
         let mut watch = Self {
             running,
+            house,
+            ushers: Vec::new(),
             sources: sources.into_iter().flatten().collect(),
             connections: Vec::new(),
             input: Vec::new(),
@@ -133,14 +145,7 @@ impl<'a> Watch<'a> {
 
     fn add(&mut self, socket: UnixStream, kind: Option<u8>) {
         if socket.set_nonblocking(true).is_ok() {
-            self.connections.push(Connection {
-                socket,
-                input: Vec::new(),
-                output: Vec::new(),
-                kind,
-                gone: false,
-                told: false,
-            });
+            self.connections.push(Connection { kind, ..Connection::of(socket, Vec::new()) });
         }
     }
 
@@ -179,6 +184,9 @@ impl<'a> Watch<'a> {
         }
         if let Some(signals) = &self.signals {
             looked_at.push((What::Signals, signals.as_fd(), PollFlags::IN));
+        }
+        for (index, usher) in self.ushers.iter().enumerate() {
+            looked_at.push((What::Usher(index), usher.pidfd.as_fd(), PollFlags::IN));
         }
         if let Some(stdin) = self.stdin().filter(|_| !self.input.is_empty()) {
             looked_at.push((What::Input, stdin, PollFlags::OUT));
@@ -223,6 +231,7 @@ impl<'a> Watch<'a> {
                 What::Signals => self.pass_signals_on(),
                 What::Oom => self.out_of_memory(),
                 What::Listener => self.accept(),
+                What::Usher(index) => drop(process::wait(self.ushers.remove(index).pidfd.as_fd())),
                 What::Init => self.ended(),
             }
         }
@@ -305,12 +314,12 @@ impl<'a> Watch<'a> {
         connection.fill();
         if connection.kind.is_none() {
             match connection.input.first_chunk::<2>() {
-                Some([VERSION, kind @ (CONTROL | ATTACH)]) => {
+                Some([VERSION, kind @ (CONTROL | ATTACH | INSIDE)]) => {
                     connection.kind = Some(*kind);
                     connection.input.drain(..2);
                     if connection.kind == Some(ATTACH) {
                         self.client = Client::Came;
-                    } else {
+                    } else if connection.kind == Some(CONTROL) {
                         // It may have looked at the ring, and want to be told of lines, before it was known here.
                         connection.output.extend(protocol::encode(&News::Lines));
                         connection.flush();
@@ -322,6 +331,7 @@ impl<'a> Watch<'a> {
         }
         match self.connections[index].kind {
             Some(CONTROL) => self.obey(index),
+            Some(INSIDE) => self.let_in(index),
             _ => self.take_frames(index),
         }
     }
@@ -343,6 +353,34 @@ impl<'a> Watch<'a> {
                 }
             }
         }
+    }
+
+    /// Lets a program in, once it is known which: an usher takes over its client.
+    fn let_in(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        let refused = match protocol::decode::<Inside>(&mut connection.input) {
+            Ok(None) => return,
+            Ok(Some(_)) if self.ushers.len() >= inside::MOST => {
+                Some("too many programs were let into this dyno".into())
+            }
+            Ok(Some(order)) => {
+                let (group, init) = (&self.running.walls.group, &self.running.child.pidfd);
+                let begun = inside::begin(self.house, group, init, &connection.socket, (&order, &connection.input));
+                match begun {
+                    Ok(usher) => {
+                        self.ushers.push(usher);
+                        None
+                    }
+                    Err(error) => Some(error.to_string()),
+                }
+            }
+            Err(_) => None,
+        };
+        if let Some(why) = refused {
+            connection.output.extend(Frame::Error(why).encode());
+            connection.flush();
+        }
+        connection.gone = true;
     }
 
     fn take_frames(&mut self, index: usize) {
@@ -474,7 +512,7 @@ impl<'a> Watch<'a> {
 }
 
 /// Ctrl-D.
-const END_OF_TRANSMISSION: u8 = 4;
+pub(super) const END_OF_TRANSMISSION: u8 = 4;
 
 fn code(ended: Ended) -> i32 {
     match ended {
@@ -484,7 +522,12 @@ fn code(ended: Ended) -> i32 {
 }
 
 impl Connection {
-    fn fill(&mut self) {
+    /// One that does not block, with what it has said already.
+    pub(super) fn of(socket: UnixStream, input: Vec<u8>) -> Self {
+        Self { socket, input, output: Vec::new(), kind: None, gone: false, told: false }
+    }
+
+    pub(super) fn fill(&mut self) {
         let mut chunk = [0; CHUNK];
         match self.socket.read(&mut chunk) {
             Ok(0) => self.gone = true,
@@ -494,7 +537,7 @@ impl Connection {
         }
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         while !self.output.is_empty() && !self.gone {
             match self.socket.write(&self.output) {
                 Ok(written) => drop(self.output.drain(..written)),

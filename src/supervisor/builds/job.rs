@@ -353,6 +353,8 @@ impl Inner {
             digest: packed.digest,
             size: packed.size,
             commit: ticket.commit(known),
+            commit_description: None,
+            checksum: None,
             stack: ground.stack.id.clone(),
             languages: ground.languages,
             process_types: outcome.types,

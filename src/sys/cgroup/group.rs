@@ -158,6 +158,12 @@ impl Group {
         parts.filter_map(|part| part.tasks.as_ref()).try_for_each(|mut tasks| tasks.write_all(b"0"))
     }
 
+    /// What a process that is to come into the group has to keep open.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let tasks = self.v1.iter().chain(&self.for_show).filter_map(|part| part.tasks.as_ref()).map(AsFd::as_fd);
+        tasks.chain(self.v2_dir())
+    }
+
     /// Sends SIGKILL to every process of the group, also to those that are being forked right now. Returns when all are
     /// signalled; they may take a moment to be gone (see [`Group::remove`]).
     pub fn kill(&self) -> io::Result<()> {
