@@ -4,7 +4,7 @@
 use super::error::{ApiError, ApiResult};
 use super::request::{At, Base, Input, time};
 use super::{formation, paging};
-use crate::control::dynos::{self, DynoRow, NewRun};
+use crate::control::dynos::{self, DynoRow, NewRun, Protocol};
 use crate::control::{Control, ControlError, Resource};
 use crate::domain::actor::Actor;
 use crate::domain::app::App;
@@ -68,13 +68,14 @@ async fn create(
     };
     let attached = new.attach.map(|attach| attach.tty.is_some());
     let app = at.app.clone();
-    let row = dynos::run(&control, &actor, app, new).await?;
+    let row = dynos::run(&control, (&actor, base.bearer()), app, new).await?;
     let (id, own) = (row.dyno.id, body.attach_protocol.is_some());
     let url = attached.map(|tty| {
+        let secret = |protocol| dynos::attach_secret(&control, base.bearer(), id, protocol);
         if own {
-            base.url(&format!("/attach/{id}/{}", dynos::attach_secret(&control, id)))
+            base.url(&format!("/attach/{}", secret(Protocol::Frames)))
         } else {
-            format!("rendezvous://{}/{}", base.authority(), dynos::rendezvous(&control, id, tty))
+            format!("rendezvous://{}/{}", base.authority(), secret(Protocol::Rendezvous { tty }))
         }
     });
     Ok((StatusCode::CREATED, Json(serialize(&at.app, &row, url.as_deref()))))

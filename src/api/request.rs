@@ -6,6 +6,7 @@ use super::error::{ApiError, ApiResult};
 use super::rules::{self, Rule};
 use crate::control::access::{self, Entry, Subject};
 use crate::control::audit::{self, RequestId};
+use crate::control::grants::Bearer;
 use crate::control::tokens::Peer;
 use crate::control::{Control, ControlError, Resource, accounts};
 use crate::domain::app::{App, AppId};
@@ -106,24 +107,26 @@ async fn entered(control: &Control, request: Request) -> ApiResult<(Request, Opt
     let body = if STREAMED.contains(&rule.path) { body } else { Body::from(whole(body).await?) };
     let peer = parts.extensions.get().copied().unwrap_or(Peer::Network);
     let header = authorization(&parts.headers);
-    let entry = if rule.method == "POST" && rule.path == authorizations::PATH {
+    let (caller, app) = if rule.method == "POST" && rule.path == authorizations::PATH {
         let (caller, proof) = accounts::log_in(control, peer, header).await?;
         parts.extensions.insert(proof);
-        Entry { caller, app: None }
+        (caller, None)
     } else {
         let segments = Segments::from_request_parts(&mut parts, control).await?;
         let header = authorization(&parts.headers);
-        access::enter(control, (peer, header), rule.scope, rule.need, subject(rule, &segments)).await?
+        let entered = access::enter(control, (peer, header), rule.scope, rule.need, subject(rule, &segments)).await?;
+        let Entry { caller, bearer, app } = entered;
+        parts.extensions.insert(bearer);
+        (caller, app)
     };
     let event = match rule.action {
         Some(action) => {
-            let whose = (&entry.caller.actor, entry.app.as_ref());
+            let whose = (&caller.actor, app.as_ref());
             let attempt = audit::attempt(action, whose, redacted(parts.uri.path()), peer, &parts.extensions);
             Some(audit::begin(control, attempt).await?)
         }
         None => None,
     };
-    let Entry { caller, app } = entry;
     parts.extensions.insert(caller.actor.clone());
     parts.extensions.insert(caller);
     app.map(|app| parts.extensions.insert(app));
@@ -240,14 +243,20 @@ pub(super) enum Scheme {
     Https,
 }
 
-/// Where the client reached us, for the URLs in our answers.
+/// Where the client reached us and who it is, for the URLs in our answers.
 #[derive(Clone, Debug)]
 pub(super) struct Base {
     scheme: Scheme,
     host: String,
+    bearer: Bearer,
 }
 
 impl Base {
+    /// Whom secret URLs are for.
+    pub(super) fn bearer(&self) -> Bearer {
+        self.bearer
+    }
+
     /// `path` begins with a slash.
     pub(super) fn url(&self, path: &str) -> String {
         let scheme = match self.scheme {
@@ -279,14 +288,15 @@ impl Base {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Base {
-    type Rejection = std::convert::Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let bearer = *parts.extensions.get().ok_or(ControlError::Denied)?;
         let plain =
             |host: &&str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
         let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).filter(plain);
         let scheme = parts.extensions.get().copied().unwrap_or(Scheme::Http);
-        Ok(Self { scheme, host: host.unwrap_or("localhost").to_owned() })
+        Ok(Self { scheme, host: host.unwrap_or("localhost").to_owned(), bearer })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Who may do what with which app: finds the role, asks [`verdict`].
 #![forbid(unsafe_code)]
 
+use super::grants::Bearer;
 use super::tokens::{self, Peer};
 use super::{Control, ControlError, Resource, addons};
 use crate::domain::access::{Caller, Need, Permission, Permissions, Role, Verdict, verdict};
@@ -27,6 +28,7 @@ pub enum Subject {
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub caller: Caller,
+    pub bearer: Bearer,
     pub app: Option<App>,
 }
 
@@ -46,12 +48,12 @@ pub async fn enter(
     control
         .store
         .read(move |tx| {
-            let (caller, scopes) = tokens::caller(tx, shown)?;
+            let (caller, scopes, bearer) = tokens::caller(tx, shown)?;
             if !scopes.permit(scope) {
                 return Err(ControlError::Forbidden { has: scopes });
             }
             let app = permit(tx, &caller, need, &subject)?;
-            Ok(Entry { caller, app })
+            Ok(Entry { caller, bearer, app })
         })
         .await
 }
@@ -90,7 +92,7 @@ fn permit(tx: &Tx<'_>, caller: &Caller, need: Need, subject: &Subject) -> Result
     Ok(app)
 }
 
-fn judge(role: &Role, need: Need, resource: Resource) -> Result<(), ControlError> {
+pub(super) fn judge(role: &Role, need: Need, resource: Resource) -> Result<(), ControlError> {
     match verdict(role, need) {
         Verdict::May => Ok(()),
         Verdict::MayNot => Err(ControlError::Lacks { need }),
@@ -98,7 +100,7 @@ fn judge(role: &Role, need: Need, resource: Resource) -> Result<(), ControlError
     }
 }
 
-fn role(tx: &Tx<'_>, caller: &Caller, app: &App) -> Result<Role, ControlError> {
+pub(super) fn role(tx: &Tx<'_>, caller: &Caller, app: &App) -> Result<Role, ControlError> {
     Ok(if caller.admin { Role::Admin } else { store::collaborators::role(tx, app, caller.actor.id)? })
 }
 

@@ -173,7 +173,7 @@ pub async fn log_in(
         return Ok((caller, Proof(Kind::Password(hash))));
     }
     let shown = tokens::shown_by(peer, authorization);
-    let (caller, scopes) = control.store.read(move |tx| tokens::caller(tx, shown)).await?;
+    let (caller, scopes, _) = control.store.read(move |tx| tokens::caller(tx, shown)).await?;
     if !scopes.permit(Scope::Global) {
         return Err(ControlError::Forbidden { has: scopes });
     }

@@ -22,6 +22,7 @@ pub mod egress;
 mod error;
 pub mod features;
 pub mod formation;
+pub mod grants;
 pub mod keys;
 pub mod logs;
 pub mod pipelines;
@@ -71,6 +72,8 @@ pub struct Control {
     pub(crate) jobs: stacks::Jobs,
     /// Told when host names or certificates may have changed.
     names: Arc<tokio::sync::Notify>,
+    /// What is open for as long as somebody may.
+    grants: grants::Grants,
     /// Held while an app's egress is changed.
     egress_turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -139,7 +142,7 @@ impl Control {
         let Parts { store, supervisor, hub, outputs, slugs, stacks, drains, place, closing } = parts;
         let sources = Sources::open(place.instance.root.join("sources"), place.source_limit)?;
         let (place, jobs, egress_turn) = (Arc::new(place), stacks::Jobs::default(), Arc::default());
-        Ok(Self {
+        let control = Self {
             store,
             supervisor,
             hub,
@@ -153,8 +156,11 @@ impl Control {
             repositories: Repositories::default(),
             jobs,
             names: Arc::default(),
+            grants: grants::Grants::default(),
             egress_turn,
-        })
+        };
+        tokio::spawn(grants::watch(control.clone()));
+        Ok(control)
     }
 
     /// A line `app[api]: …` in the app's log.

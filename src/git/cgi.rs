@@ -1,9 +1,8 @@
 //! One HTTP request as a CGI program's, streaming both ways.
 #![forbid(unsafe_code)]
 
-use super::pushes::Pass;
+use super::pushes::{Pass, Pusher};
 use super::{Git, plain};
-use crate::domain::actor::Actor;
 use crate::domain::app::App;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -47,12 +46,12 @@ impl Drop for Held {
 }
 
 /// Lets git answer the request.
-pub(super) async fn run(git: &Git, actor: &Actor, app: &App, request: Request) -> io::Result<Response> {
+pub(super) async fn run(git: &Git, pusher: &Pusher, app: &App, request: Request) -> io::Result<Response> {
     let Some(service) = service(&request) else {
         return Ok(plain(StatusCode::FORBIDDEN, "Please upgrade your git client: only the smart protocol is spoken."));
     };
     let slot = git.slots.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let pass = git.pushes.admit(actor, app)?;
+    let pass = git.pushes.admit(pusher, app)?;
     let inside = git.control.repositories.enter(app.id).await;
     let repository = repository(git, app)?;
     let (parts, body) = request.into_parts();

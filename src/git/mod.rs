@@ -27,7 +27,6 @@ use crate::control::audit;
 use crate::control::tokens::Peer;
 use crate::control::{Control, ControlError};
 use crate::domain::access::{Need, Permission};
-use crate::domain::actor::Actor;
 use crate::domain::app::App;
 use crate::domain::scope::Scope;
 use axum::Router;
@@ -36,7 +35,7 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use pushes::Pushes;
+use pushes::{Pusher, Pushes};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,7 +83,7 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
     let peer = request.extensions().get().copied().unwrap_or(Peer::Network);
     let token = authorization(request.headers()).map(str::to_owned);
     let push = cgi::is_push(&request);
-    let (actor, app) = match who_and_what(&git, &repository, peer, token.as_deref(), push).await {
+    let (pusher, app) = match who_and_what(&git, &repository, peer, token.as_deref(), push).await {
         Ok(found) => found,
         Err(refused) => return refused,
     };
@@ -95,7 +94,7 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
     // A push asks first what there is; it is the second request that changes something.
     let event = if push && request.method() == Method::POST {
         let attempt =
-            audit::attempt("git:push", (&actor, Some(&app)), request.uri().path(), peer, request.extensions());
+            audit::attempt("git:push", (&pusher.actor, Some(&app)), request.uri().path(), peer, request.extensions());
         match audit::begin(&git.control, attempt).await {
             Ok(event) => Some(event),
             Err(error) => return unavailable(&error),
@@ -103,7 +102,7 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
     } else {
         None
     };
-    let response = cgi::run(&git, &actor, &app, request).await.unwrap_or_else(|error| {
+    let response = cgi::run(&git, &pusher, &app, request).await.unwrap_or_else(|error| {
         tracing::error!("can't run git for {}: {error}", app.name);
         plain(StatusCode::INTERNAL_SERVER_ERROR, "Git could not be started on the server.")
     });
@@ -126,7 +125,7 @@ async fn who_and_what(
     peer: Peer,
     token: Option<&str>,
     push: bool,
-) -> Result<(Actor, App), Response> {
+) -> Result<(Pusher, App), Response> {
     let name = repository.strip_suffix(".git").unwrap_or(repository);
     let (scope, need) = (if push { Scope::Write } else { Scope::Read }, Need::On(Permission::Deploy));
     let entry = access::enter(&git.control, (peer, token), scope, need, Subject::App(name.to_owned())).await;
@@ -140,7 +139,7 @@ async fn who_and_what(
         error => unavailable(&error),
     })?;
     let app = entry.app.ok_or_else(|| plain(StatusCode::NOT_FOUND, "Couldn't find that app."))?;
-    Ok((entry.caller.actor, app))
+    Ok((Pusher { actor: entry.caller.actor, bearer: entry.bearer }, app))
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {

@@ -296,7 +296,9 @@ fn tokens_work_until_they_expire_or_are_deleted() {
         let read: Scopes = "read".parse().unwrap();
         let lasting = tokens::insert(tx, admin.id, &[1; 32], "laptop", &Scopes::default(), None)?;
         let brief = tokens::insert(tx, admin.id, &[2; 32], "login", &read, Some(later))?;
-        assert_eq!(tokens::caller_of(tx, &[2; 32], now)?, Some((Caller { actor: admin.actor(), admin: true }, read)));
+        let whose = Caller { actor: admin.actor(), admin: true };
+        assert_eq!(tokens::caller_of(tx, &[2; 32], now)?, Some((whose, read, brief.id)));
+        assert_eq!(tokens::digest(tx, brief.id)?, Some([2; 32]));
         assert_eq!(tokens::caller_of(tx, &[2; 32], later)?, None);
         assert_eq!(tokens::caller_of(tx, &[3; 32], now)?, None);
         assert_eq!(tokens::list(tx, admin.id, now)?, [lasting.clone(), brief.clone()]);

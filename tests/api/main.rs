@@ -16,6 +16,7 @@ mod domains;
 mod dynos;
 mod egress;
 mod engine;
+mod grants;
 mod log_drains;
 mod logs;
 mod permissions;
