@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{Input, Segments, authorization, time};
+use super::request::{Input, Note, Segments, authorization, time};
 use crate::control::accounts::{self, NewPassword, Patch, Tokens};
+use crate::control::audit::Address;
 use crate::control::{Control, Resource, tokens};
 use crate::domain::actor::Actor;
 use crate::store::accounts::Account;
@@ -33,20 +34,23 @@ struct Update {
 async fn update(
     State(control): State<Control>,
     Extension(actor): Extension<Actor>,
+    Extension(address): Extension<Address>,
     headers: HeaderMap,
     Input(body): Input<Update>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
+    let words = [body.name.as_ref().map(|_| "name"), body.new_password.as_ref().map(|_| "password")];
+    let note = words.into_iter().flatten().collect::<Vec<_>>().join(", ");
     let (so_far, password) = match (body.new_password, body.password) {
         (None, _) => (None, None),
         (Some(new), Some(old)) => {
-            (Some(accounts::check_password(&control, &actor, old).await?), Some(NewPassword::Given(new)))
+            (Some(accounts::check_password(&control, &actor, address.ip(), old).await?), Some(NewPassword::Given(new)))
         }
         (Some(_), None) => return Err(ApiError::invalid("To change the password, send the one so far too.")),
     };
     let tokens = others_end(&control, &headers).await?;
     let patch = Patch { admin: None, name: body.name, password, so_far, tokens };
     let (account, _) = accounts::update(&control, &actor.id.to_string(), patch).await?;
-    Ok(Json(serialize(&account)))
+    Ok((Extension(Note(note)), Json(serialize(&account))))
 }
 
 /// All tokens end but the one that the request shows.

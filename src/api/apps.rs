@@ -79,7 +79,7 @@ async fn create(
     }
     let new = NewApp { name: body.name.filter(|name| !name.is_empty()), stack: body.stack.map(Name::text) };
     let view = apps::create(&control, &actor, new).await?;
-    let made = Made(view.app.id, view.app.name.to_string());
+    let made = Made(view.app.id);
     Ok((StatusCode::CREATED, Extension(made), Json(serialize(&control, &base, &view))))
 }
 

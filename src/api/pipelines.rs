@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{At, Input, Segments, Which, time};
+use super::request::{At, Input, Made, Note, Noted, Segments, Which, time};
 use super::{account, paging, platform};
 use crate::control::{Control, access, pipelines};
 use crate::domain::access::Caller;
@@ -162,29 +162,38 @@ async fn couplings_of_user(
     couplings(state, Extension(caller), headers).await
 }
 
+fn noted<T>(coupling: &Coupling, what: T) -> Noted<T> {
+    (Extension(Note(coupling.stage.word().to_owned())), Extension(Made(coupling.app)), what)
+}
+
 async fn couple(
     State(control): State<Control>,
     Extension(caller): Extension<Caller>,
     Input(body): Input<Couple>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Noted<Json<Value>>)> {
     let made = pipelines::couple(&control, &caller, body.app.text(), body.pipeline.text(), &body.stage).await?;
-    Ok((StatusCode::CREATED, Json(place(&made))))
+    Ok((StatusCode::CREATED, noted(&made, Json(place(&made)))))
 }
 
 async fn coupling(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
     Ok(Json(place(&pipelines::coupling(&control, path.get("coupling")).await?)))
 }
 
-async fn move_to(State(control): State<Control>, path: Segments, Input(body): Input<Move>) -> ApiResult<Json<Value>> {
+async fn move_to(
+    State(control): State<Control>,
+    path: Segments,
+    Input(body): Input<Move>,
+) -> ApiResult<Noted<Json<Value>>> {
     let coupling = match body.stage {
         Some(stage) => pipelines::move_to(&control, path.get("coupling"), &stage).await?,
         None => pipelines::coupling(&control, path.get("coupling")).await?,
     };
-    Ok(Json(place(&coupling)))
+    Ok(noted(&coupling, Json(place(&coupling))))
 }
 
-async fn uncouple(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
-    Ok(Json(place(&pipelines::uncouple(&control, path.get("coupling")).await?)))
+async fn uncouple(State(control): State<Control>, path: Segments) -> ApiResult<Noted<Json<Value>>> {
+    let gone = pipelines::uncouple(&control, path.get("coupling")).await?;
+    Ok(noted(&gone, Json(place(&gone))))
 }
 
 async fn coupling_of(State(control): State<Control>, at: At) -> ApiResult<Json<Value>> {
@@ -198,11 +207,13 @@ async fn promote(
     State(control): State<Control>,
     Extension(caller): Extension<Caller>,
     Input(body): Input<Promote>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Noted<Json<Value>>)> {
     let ends: Vec<String> = body.targets.iter().map(|end| end.app.text().to_owned()).collect();
     let (promotion, targets) =
         pipelines::promote(&control, &caller, body.pipeline.text(), body.source.app.text(), &ends).await?;
-    Ok((StatusCode::CREATED, Json(promoted(&promotion, &targets))))
+    let note = Extension(Note(format!("to {}", ends.join(", "))));
+    let row = Json(promoted(&promotion, &targets));
+    Ok((StatusCode::CREATED, (note, Extension(Made(promotion.app)), row)))
 }
 
 async fn promotion(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {

@@ -5,11 +5,13 @@ use super::authorizations;
 use super::error::{ApiError, ApiResult};
 use super::rules::{self, Rule};
 use crate::control::access::{self, Entry, Subject};
-use crate::control::audit::{self, RequestId};
+use crate::control::audit::{self, Address, RequestId};
 use crate::control::grants::Bearer;
 use crate::control::tokens::Peer;
 use crate::control::{Control, ControlError, Resource, accounts};
+use crate::domain::access::Caller;
 use crate::domain::app::{App, AppId};
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST};
@@ -70,9 +72,12 @@ fn redacted(path: &str) -> &str {
 #[derive(Clone, Debug)]
 pub(super) struct Note(pub(super) String);
 
-/// The app that a request has made, for the audit log; put into the extensions of its response.
-#[derive(Clone, Debug)]
-pub(super) struct Made(pub(super) AppId, pub(super) String);
+/// The app that a request has made or that its body names, for the audit log; put into the extensions of its response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made(pub(super) AppId);
+
+/// An answer with both.
+pub(super) type Noted<T> = (Extension<Note>, Extension<Made>, T);
 
 /// Lets a request pass when its row in [`rules`] does, with its [`Caller`], [`Actor`](crate::domain::actor::Actor) and
 /// [`App`] among the extensions, and writes down what it changes.
@@ -84,7 +89,7 @@ pub(super) async fn authenticate(State(control): State<Control>, request: Reques
             let done = tokio::spawn(async move {
                 let mut response = next.run(request).await;
                 let note = response.extensions_mut().remove::<Note>().map(|Note(text)| text);
-                let made = response.extensions_mut().remove::<Made>().map(|Made(id, name)| (id, name));
+                let made = response.extensions_mut().remove::<Made>().map(|Made(id)| id);
                 audit::end(&control, event, response.status().as_u16(), note, made).await;
                 response
             });
@@ -106,18 +111,14 @@ async fn entered(control: &Control, request: Request) -> ApiResult<(Request, Opt
     // Before it is asked who may: by the time that a slow body is there, that may have changed.
     let body = if STREAMED.contains(&rule.path) { body } else { Body::from(whole(body).await?) };
     let peer = parts.extensions.get().copied().unwrap_or(Peer::Network);
-    let header = authorization(&parts.headers);
-    let (caller, app) = if rule.method == "POST" && rule.path == authorizations::PATH {
-        let (caller, proof) = accounts::log_in(control, peer, header).await?;
-        parts.extensions.insert(proof);
-        (caller, None)
-    } else {
-        let segments = Segments::from_request_parts(&mut parts, control).await?;
-        let header = authorization(&parts.headers);
-        let entered = access::enter(control, (peer, header), rule.scope, rule.need, subject(rule, &segments)).await?;
-        let Entry { caller, bearer, app } = entered;
-        parts.extensions.insert(bearer);
-        (caller, app)
+    let segments = Segments::from_request_parts(&mut parts, control).await?;
+    let subject = subject(rule, &segments);
+    let (caller, app) = match let_in(control, rule, (peer, subject.clone()), &mut parts).await {
+        Ok(found) => found,
+        Err(error) => {
+            write_down(control, rule, (peer, subject), &parts, &error).await;
+            return Err(error.into());
+        }
     };
     let event = match rule.action {
         Some(action) => {
@@ -131,6 +132,51 @@ async fn entered(control: &Control, request: Request) -> ApiResult<(Request, Opt
     parts.extensions.insert(caller);
     app.map(|app| parts.extensions.insert(app));
     Ok((Request::from_parts(parts, body), event))
+}
+
+fn is_log_in(rule: &Rule) -> bool {
+    rule.method == "POST" && rule.path == authorizations::PATH
+}
+
+/// Who asks, and for which app; what else handlers want to know of it is put among the extensions.
+async fn let_in(
+    control: &Control,
+    rule: &Rule,
+    (peer, subject): (Peer, Subject),
+    parts: &mut Parts,
+) -> Result<(Caller, Option<App>), ControlError> {
+    let header = authorization(&parts.headers);
+    if is_log_in(rule) {
+        let from = parts.extensions.get().copied().and_then(Address::ip);
+        let (caller, proof) = accounts::log_in(control, (peer, from), header).await?;
+        parts.extensions.insert(proof);
+        return Ok((caller, None));
+    }
+    let Entry { caller, bearer, app } = access::enter(control, (peer, header), rule.scope, rule.need, subject).await?;
+    parts.extensions.insert(bearer);
+    Ok((caller, app))
+}
+
+/// Writes a refusal into the audit log: of what would have changed something, of a read only when it is forbidden.
+async fn write_down(
+    control: &Control,
+    rule: &Rule,
+    (peer, subject): (Peer, Subject),
+    parts: &Parts,
+    error: &ControlError,
+) {
+    let header = authorization(&parts.headers);
+    let action = match error {
+        ControlError::Denied | ControlError::TooManyGuesses { .. } if is_log_in(rule) => audit::FAILED_LOG_IN,
+        ControlError::Denied if header.is_some() => audit::FAILED_TOKEN,
+        ControlError::Forbidden { .. } | ControlError::Lacks { .. } => rule.action.unwrap_or(audit::READ),
+        ControlError::NotFound(_) if rule.action.is_some() => rule.action.unwrap_or_default(),
+        _ => return,
+    };
+    let (actor, app) = access::refused(control, (peer, header), &subject, error).await;
+    let path = redacted(parts.uri.path());
+    let attempt = audit::attempt(action, (&actor, app.as_ref()), path, peer, &parts.extensions);
+    audit::refused(control, attempt, error).await;
 }
 
 /// What somebody may have access to: the first that the path names.

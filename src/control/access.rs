@@ -3,9 +3,9 @@
 
 use super::grants::Bearer;
 use super::tokens::{self, Peer};
-use super::{Control, ControlError, Resource, addons};
+use super::{Control, ControlError, Resource, addons, audit};
 use crate::domain::access::{Caller, Need, Permission, Permissions, Role, Verdict, verdict};
-use crate::domain::actor::AccountId;
+use crate::domain::actor::{AccountId, Actor};
 use crate::domain::app::{App, AppId};
 use crate::domain::scope::Scope;
 use crate::store::{self, Tx};
@@ -56,6 +56,27 @@ pub async fn enter(
             Ok(Entry { caller, bearer, app })
         })
         .await
+}
+
+/// Who was refused, and which app it was about: that is said only when it was not hidden.
+pub async fn refused(
+    control: &Control,
+    (peer, authorization): (Peer, Option<&str>),
+    subject: &Subject,
+    error: &ControlError,
+) -> (Actor, Option<App>) {
+    let typed = authorization.and_then(tokens::basic).map(|(user, _)| user.chars().take(254).collect::<String>());
+    let nobody = audit::nobody(&typed.unwrap_or_default());
+    let which = match (subject, error) {
+        (Subject::App(which), ControlError::Lacks { .. }) => Some(which.clone()),
+        _ => None,
+    };
+    let shown = tokens::shown_by(peer, authorization);
+    let found = control.store.read(move |tx| {
+        let app = which.map(|which| store::apps::find(tx, &which)).transpose()?.flatten();
+        Ok::<_, ControlError>((tokens::caller(tx, shown)?.0.actor, app))
+    });
+    found.await.unwrap_or((nobody, None))
 }
 
 fn permit(tx: &Tx<'_>, caller: &Caller, need: Need, subject: &Subject) -> Result<Option<App>, ControlError> {

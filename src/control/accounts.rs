@@ -13,6 +13,7 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use jiff::Timestamp;
+use std::net::IpAddr;
 use std::sync::LazyLock;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -24,8 +25,10 @@ const LONGEST: usize = 256;
 
 /// Hashing takes a core and 19 MiB for a while, whoever asks.
 static HASHING: Semaphore = Semaphore::const_new(1);
-/// So many may wait for it; others are sent away.
-static WAITING: Semaphore = Semaphore::const_new(32);
+/// So many log-ins may wait for it; others are sent away.
+static LOG_INS: Semaphore = Semaphore::const_new(32);
+/// So many whom we know already, who make an account or change a password.
+static OTHERS: Semaphore = Semaphore::const_new(8);
 
 /// By address.
 ///
@@ -106,15 +109,18 @@ fn given_or_made(password: Option<String>) -> Result<(String, Option<String>), C
 }
 
 async fn hash(password: String) -> Result<String, ControlError> {
-    let hashed = slowly(move || {
+    let hashed = slowly(&OTHERS, move || {
         let hash: Result<PasswordHash, _> = Argon2::default().hash_password(password.as_bytes());
         hash.map(|hash| hash.to_string())
     });
     hashed.await?.map_err(|error| ControlError::Io(std::io::Error::other(format!("can't hash a password: {error}"))))
 }
 
-async fn slowly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ControlError> {
-    let place = WAITING.try_acquire().map_err(|_| ControlError::Busy)?;
+async fn slowly<T: Send + 'static>(
+    places: &'static Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ControlError> {
+    let place = places.try_acquire().map_err(|_| ControlError::Busy)?;
     let turn = HASHING.acquire().await;
     // With the work, which goes on though whoever asked has gone.
     let work = move || {
@@ -124,11 +130,33 @@ async fn slowly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) ->
     Ok(tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?)
 }
 
-/// The account of that address and password, and its hash; what is wrong is not said, nor does the time tell it.
+/// The account of that address and password, and its hash; what is wrong is not said, nor does the time tell it. How often
+/// `from` may be wrong is bounded.
 ///
 /// # Errors
-/// [`ControlError::Denied`].
-async fn by_password(control: &Control, email: String, password: String) -> Result<(Caller, String), ControlError> {
+/// [`ControlError::Denied`], or [`ControlError::TooManyGuesses`] when it has been so too often.
+async fn by_password(
+    control: &Control,
+    places: &'static Semaphore,
+    from: Option<IpAddr>,
+    (email, password): (String, String),
+) -> Result<(Caller, String), ControlError> {
+    let guess = control.guesses.begin(from, &email)?;
+    match verify(control, places, email, password).await {
+        Err(ControlError::Denied) => Err(ControlError::Denied),
+        other => {
+            guess.right(other.is_ok());
+            other
+        }
+    }
+}
+
+async fn verify(
+    control: &Control,
+    places: &'static Semaphore,
+    email: String,
+    password: String,
+) -> Result<(Caller, String), ControlError> {
     static NOBODY: LazyLock<String> = LazyLock::new(|| {
         let hash: Result<PasswordHash, _> = Argon2::default().hash_password(b"nobody's");
         hash.map(|hash| hash.to_string()).unwrap_or_default()
@@ -145,7 +173,7 @@ async fn by_password(control: &Control, email: String, password: String) -> Resu
         })
         .await?;
     let hash = kept.clone();
-    let right = slowly(move || {
+    let right = slowly(places, move || {
         let kept = kept.unwrap_or_else(|| NOBODY.clone());
         let parsed = PasswordHash::new(&kept);
         parsed.is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
@@ -163,13 +191,13 @@ async fn by_password(control: &Control, email: String, password: String) -> Resu
 /// [`ControlError::Denied`] when neither is right; [`ControlError::Forbidden`] when the token is for less than all.
 pub async fn log_in(
     control: &Control,
-    peer: Peer,
+    (peer, from): (Peer, Option<IpAddr>),
     authorization: Option<&str>,
 ) -> Result<(Caller, Proof), ControlError> {
     if let Some((email, password)) = authorization.and_then(tokens::basic)
         && !password.starts_with(tokens::PREFIX)
     {
-        let (caller, hash) = by_password(control, email, password).await?;
+        let (caller, hash) = by_password(control, &LOG_INS, from, (email, password)).await?;
         return Ok((caller, Proof(Kind::Password(hash))));
     }
     let shown = tokens::shown_by(peer, authorization);
@@ -184,12 +212,18 @@ pub async fn log_in(
 ///
 /// # Errors
 /// [`ControlError::Invalid`] when it is not.
-pub async fn check_password(control: &Control, actor: &Actor, password: String) -> Result<String, ControlError> {
+pub async fn check_password(
+    control: &Control,
+    actor: &Actor,
+    from: Option<IpAddr>,
+    password: String,
+) -> Result<String, ControlError> {
     let wrong = |error| match error {
         ControlError::Denied => wrong_password(),
         error => error,
     };
-    by_password(control, actor.email.clone(), password).await.map(|(_, hash)| hash).map_err(wrong)
+    let found = by_password(control, &OTHERS, from, (actor.email.clone(), password)).await;
+    found.map(|(_, hash)| hash).map_err(wrong)
 }
 
 fn wrong_password() -> ControlError {

@@ -106,6 +106,8 @@ pub enum ControlError {
     Forbidden { has: Scopes },
     #[error("too many log-ins at once; try again in a moment")]
     Busy,
+    #[error("too many wrong passwords; try again in {seconds} seconds")]
+    TooManyGuesses { seconds: u64 },
     #[error("that needs {need}")]
     Lacks { need: Need },
     #[error(transparent)]

@@ -23,6 +23,7 @@ mod error;
 pub mod features;
 pub mod formation;
 pub mod grants;
+pub mod guesses;
 pub mod keys;
 pub mod logs;
 pub mod pipelines;
@@ -74,6 +75,10 @@ pub struct Control {
     names: Arc<tokio::sync::Notify>,
     /// What is open for as long as somebody may.
     grants: grants::Grants,
+    /// Wrong passwords.
+    pub(crate) guesses: guesses::Guesses,
+    /// What was refused in this minute.
+    refusals: audit::Refusals,
     /// Held while an app's egress is changed.
     egress_turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -157,9 +162,12 @@ impl Control {
             jobs,
             names: Arc::default(),
             grants: grants::Grants::default(),
+            guesses: guesses::Guesses::default(),
+            refusals: audit::Refusals::default(),
             egress_turn,
         };
         tokio::spawn(grants::watch(control.clone()));
+        tokio::spawn(audit::count(control.clone()));
         Ok(control)
     }
 

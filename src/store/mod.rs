@@ -190,4 +190,6 @@ impl Tx<'_> {
 }
 
 #[cfg(test)]
+mod audit_tests;
+#[cfg(test)]
 mod tests;

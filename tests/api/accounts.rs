@@ -108,7 +108,7 @@ async fn what_has_been_shown_is_good_for_no_token_once_the_password_is_another()
     let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "carl@example.com:correct horse");
     for shown in [format!("Bearer {carl}"), format!("Basic {basic}")] {
         // In the middle of a request for a token.
-        let (caller, proof) = accounts::log_in(control, Peer::Network, Some(&shown)).await.unwrap();
+        let (caller, proof) = accounts::log_in(control, (Peer::Network, None), Some(&shown)).await.unwrap();
         let create = || tokens::create(control, (&caller.actor, proof.clone()), "late", Scopes::default(), None);
         create().await.unwrap();
         server.quietly("PATCH", "/accounts/carl@example.com", r#"{"new_password":true}"#).await;

@@ -8,6 +8,7 @@ mod access;
 mod accounts;
 mod addons;
 mod apps;
+mod audit;
 mod builds;
 mod certs;
 mod config;
