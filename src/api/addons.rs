@@ -287,7 +287,7 @@ struct Destroy {
 
 async fn destroy(
     State(control): State<Control>,
-    Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Caller>,
     at: At,
     headers: HeaderMap,
     Input(body): Input<Destroy>,
@@ -299,7 +299,7 @@ async fn destroy(
             view.addon.name, view.app
         )));
     }
-    let gone = addons::destroy(&control, &actor, None, &view.addon.id.to_string(), body.force).await?;
+    let gone = addons::destroy(&control, &caller, None, &view.addon.id.to_string(), body.force).await?;
     let mut row = serialize(&gone, &headers);
     row["state"] = "deprovisioned".into();
     Ok((Extension(Note(gone.addon.name.to_string())), Json(row)))

@@ -143,8 +143,13 @@ async fn update(
     Ok((Extension(Note(note)), Json(serialize(&control, &base, &view))))
 }
 
-async fn destroy(State(control): State<Control>, at: At, base: Base) -> ApiResult<Json<Value>> {
-    let view = apps::destroy(&control, at.app).await?;
+async fn destroy(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    at: At,
+    base: Base,
+) -> ApiResult<Json<Value>> {
+    let view = apps::destroy(&control, &caller, at.app).await?;
     Ok(Json(serialize(&control, &base, &view)))
 }
 

@@ -83,6 +83,7 @@ impl From<ControlError> for ApiError {
                 Self::new(StatusCode::FORBIDDEN, "forbidden", sentence(&error))
             }
             ControlError::Busy => Self::rate_limit(&error, 1),
+            ControlError::TooManySources => Self::rate_limit(&error, 3600),
             ControlError::TooManyGuesses { seconds } => Self::rate_limit(&error, seconds),
             ControlError::NameTaken(name) => Self::invalid(format!("Name {name} is already taken")),
             // Begins with the name of a process type, which keeps its letters.

@@ -4,6 +4,7 @@
 use super::error::{ApiError, ApiResult};
 use super::request::{At, Input, Made, Note, Noted, Segments, Which, time};
 use super::{account, paging, platform};
+use crate::control::access::Visible;
 use crate::control::{Control, access, pipelines};
 use crate::domain::access::Caller;
 use crate::domain::actor::Actor;
@@ -133,7 +134,8 @@ async fn couplings_of(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let pipeline = pipelines::find(&control, path.get("pipeline")).await?;
-    page(&control, &caller, &headers, Some(pipeline.id)).await
+    let visible = access::visible(&control, &caller).await?;
+    page(&control, &visible, &headers, Some(pipeline.id)).await
 }
 
 async fn couplings(
@@ -141,25 +143,26 @@ async fn couplings(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    page(&control, &caller, &headers, None).await
+    let visible = access::visible(&control, &caller).await?;
+    page(&control, &visible, &headers, None).await
 }
 
-/// Those of apps that the caller sees.
-async fn page(control: &Control, caller: &Caller, headers: &HeaderMap, of: Option<Uuid>) -> ApiResult<Response> {
-    let visible = access::visible(control, caller).await?;
+/// Those of apps that are visible.
+async fn page(control: &Control, visible: &Visible, headers: &HeaderMap, of: Option<Uuid>) -> ApiResult<Response> {
     let mut rows = pipelines::couplings(control, of).await?;
     rows.retain(|row| visible.has(row.app));
     paging::page(headers, rows.iter().map(place).collect(), &["id"])
 }
 
+/// Of one's own apps, an administrator's too.
 async fn couplings_of_user(
-    state: State<Control>,
+    State(control): State<Control>,
     Extension(caller): Extension<Caller>,
     path: Segments,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     account::check_user(&caller.actor, path.get("user"))?;
-    couplings(state, Extension(caller), headers).await
+    page(&control, &access::own(&control, caller.actor.id).await?, &headers, None).await
 }
 
 fn noted<T>(coupling: &Coupling, what: T) -> Noted<T> {

@@ -323,21 +323,35 @@ fn an_administrator_is_among(left: impl IntoIterator<Item = Account>) -> Result<
     Err(ControlError::Invalid("The last administrator stays one: make another first.".to_owned()))
 }
 
-/// Its tokens end now, and its access to apps. What it made stays.
+/// Its tokens end now, and its access to apps. What it made stays; the apps that it owns are given to `heir`, all that
+/// there are in that moment, which are returned by name.
 ///
 /// # Errors
-/// When there is no such account, it owns apps, or no administrator would be left.
-pub async fn remove(control: &Control, which: &str) -> Result<Account, ControlError> {
+/// When there is no such account or heir, it owns apps and nobody is to have them, or no administrator would be left.
+pub async fn remove(
+    control: &Control,
+    which: &str,
+    heir: Option<&str>,
+) -> Result<(Account, Vec<AppName>), ControlError> {
     let account = find(control, which).await?;
     let id = account.id;
+    let heir = heir.map(str::to_owned);
     control
         .store
         .write(move |tx| {
             let owned = store::apps::owned_by(tx, id)?;
-            if !owned.is_empty() {
+            if let Some(heir) = &heir {
+                let heir = store::accounts::find(tx, heir)?.filter(|heir| heir.id != id);
+                let heir = heir.ok_or(ControlError::Invalid("There is no such account to give the apps to.".into()))?;
+                for name in &owned {
+                    let app = store::apps::find(tx, name.as_str())?.ok_or(ControlError::NotFound(Resource::App))?;
+                    store::apps::set_owner(tx, app.id, heir.id)?;
+                    store::collaborators::remove(tx, app.id, heir.id)?;
+                }
+            } else if !owned.is_empty() {
                 let names: Vec<&str> = owned.iter().map(AppName::as_str).collect();
                 return Err(ControlError::Invalid(format!(
-                    "{} owns {}: transfer or destroy what it owns first.",
+                    "{} owns {}: transfer or destroy what it owns first, or remove it with --transfer-to EMAIL.",
                     account.email,
                     names.join(", ")
                 )));
@@ -345,7 +359,7 @@ pub async fn remove(control: &Control, which: &str) -> Result<Account, ControlEr
             let others = store::accounts::list(tx)?.into_iter().filter(|other| other.id != id);
             an_administrator_is_among(others)?;
             store::accounts::remove(tx, id, Timestamp::now())?;
-            Ok(account)
+            Ok((account, owned))
         })
         .await
 }

@@ -108,6 +108,8 @@ pub enum ControlError {
     Busy,
     #[error("too many wrong passwords; try again in {seconds} seconds")]
     TooManyGuesses { seconds: u64 },
+    #[error("too many sources of yours wait to be built; build them, or try again when they have expired, in an hour")]
+    TooManySources,
     #[error("that needs {need}")]
     Lacks { need: Need },
     #[error(transparent)]

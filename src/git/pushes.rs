@@ -168,7 +168,7 @@ async fn submit(
     commit: String,
     archive: Body,
 ) -> Result<(BuildId, OutputReader, Held), ControlError> {
-    let secret = control.sources.create()?;
+    let secret = control.sources.create(push.pusher.actor.id)?;
     control.sources.receive(&secret, None, archive.into_data_stream()).await?;
     // The pack may have taken its time.
     let grant = Grant { bearer: push.pusher.bearer, on: Some((push.app.id, Permission::Deploy)) };

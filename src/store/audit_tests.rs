@@ -1,4 +1,5 @@
 //! The audit log, tried on a real file.
+#![forbid(unsafe_code)]
 
 use super::audit::{Attempt, Wanted, begin, end, list, newest, trim};
 use super::tests::{new_app, root, write};

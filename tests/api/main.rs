@@ -9,6 +9,7 @@ mod accounts;
 mod addons;
 mod apps;
 mod audit;
+mod bounds;
 mod builds;
 mod certs;
 mod config;
