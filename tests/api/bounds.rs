@@ -128,8 +128,8 @@ async fn sources_that_are_not_built_are_bounded_for_each_account() {
     }
     assert_eq!(put(&places[4], 5_000).await, 429);
     assert_eq!(put(&places[4], 3_000).await, 200);
-    let blob = json!({ "source_blob": { "url": format!("http://paas.test:5000{}", places[0]) } }).to_string();
-    assert_eq!(server.as_with(&ann, "POST", "/apps/shop/builds", &blob).await.0, 201);
+    let source = json!({ "source_blob": { "url": format!("http://paas.test:5000{}", places[0]) } }).to_string();
+    assert_eq!(server.as_with(&ann, "POST", "/apps/shop/builds", &source).await.0, 201);
     assert_eq!(put(&places[5], 90_000).await, 200, "what is built makes room");
     assert_eq!(place(&ann).await.0, 201);
 }
