@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{Input, Segments, authorization, time};
+use super::request::{Input, Note, Segments, authorization, time};
 use crate::control::accounts::{self, NewPassword, Patch, Tokens};
+use crate::control::audit::Address;
 use crate::control::{Control, Resource, tokens};
 use crate::domain::actor::Actor;
 use crate::store::accounts::Account;
@@ -45,22 +46,25 @@ struct Update {
 async fn update(
     State(control): State<Control>,
     Extension(actor): Extension<Actor>,
+    Extension(address): Extension<Address>,
     path: Segments,
     headers: HeaderMap,
     Input(body): Input<Update>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     check_oneself(&actor, &path)?;
+    let words = [body.name.as_ref().map(|_| "name"), body.new_password.as_ref().map(|_| "password")];
+    let note = words.into_iter().flatten().collect::<Vec<_>>().join(", ");
     let (so_far, password) = match (body.new_password, body.password) {
         (None, _) => (None, None),
         (Some(new), Some(old)) => {
-            (Some(accounts::check_password(&control, &actor, old).await?), Some(NewPassword::Given(new)))
+            (Some(accounts::check_password(&control, &actor, address.ip(), old).await?), Some(NewPassword::Given(new)))
         }
         (Some(_), None) => return Err(ApiError::invalid("To change the password, send the one so far too.")),
     };
     let tokens = others_end(&control, &headers).await?;
     let changes = Patch { admin: None, name: body.name, password, so_far, tokens };
     let (account, _) = accounts::update(&control, &actor.id.to_string(), changes).await?;
-    Ok(Json(serialize(&account)))
+    Ok((Extension(Note(note)), Json(serialize(&account))))
 }
 
 /// All tokens end but the one that the request shows.
@@ -72,14 +76,15 @@ pub(super) async fn others_end(control: &Control, headers: &HeaderMap) -> ApiRes
 async fn remove(
     State(control): State<Control>,
     Extension(actor): Extension<Actor>,
+    Extension(address): Extension<Address>,
     path: Segments,
     headers: HeaderMap,
 ) -> ApiResult<Json<Value>> {
     check_oneself(&actor, &path)?;
     let password = password_in(&headers)
         .ok_or_else(|| ApiError::invalid("To remove your account, send its password in the header Heroku-Password."))?;
-    let so_far = accounts::check_password(&control, &actor, password).await?;
-    let gone = accounts::remove(&control, &actor.id.to_string(), Some(so_far)).await?;
+    let so_far = accounts::check_password(&control, &actor, address.ip(), password).await?;
+    let (gone, _) = accounts::remove(&control, &actor.id.to_string(), None, Some(so_far)).await?;
     Ok(Json(serialize(&gone)))
 }
 

@@ -3,20 +3,24 @@
 
 use super::error::ApiResult;
 use super::request::{Input, Note, Segments};
-use super::{account, paging};
-use crate::control::Control;
+use super::{account, authorizations, paging};
 use crate::control::accounts::{self, NewPassword, Patch};
+use crate::control::{Control, tokens};
 use crate::store::accounts::Account;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use axum::routing::{get, patch};
+use axum::routing::{delete, get, patch};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::Value;
 
 pub(super) fn routes() -> Router<Control> {
-    Router::new().route("/accounts", get(list).post(create)).route("/accounts/{account}", patch(update).delete(remove))
+    Router::new()
+        .route("/accounts", get(list).post(create))
+        .route("/accounts/{account}", patch(update).delete(remove))
+        .route("/accounts/{account}/authorizations", get(tokens_of))
+        .route("/accounts/{account}/authorizations/{authorization}", delete(revoke))
 }
 
 /// An account as its owner sees it, with what an administrator wants to know; the password only when it was made up here.
@@ -83,7 +87,34 @@ async fn update(
     Ok((Extension(Note(note)), Json(serialize(&account, password))))
 }
 
-async fn remove(State(control): State<Control>, path: Segments) -> ApiResult<(Extension<Note>, Json<Value>)> {
-    let account = accounts::remove(&control, path.get("account"), None).await?;
-    Ok((Extension(Note(account.email.clone())), Json(serialize(&account, None))))
+#[derive(Debug, Deserialize)]
+struct Remove {
+    /// Who gets what the account owns.
+    transfer_to: Option<String>,
+}
+
+async fn remove(
+    State(control): State<Control>,
+    path: Segments,
+    Input(body): Input<Remove>,
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
+    let (account, given) = accounts::remove(&control, path.get("account"), body.transfer_to.as_deref(), None).await?;
+    let given = given.iter().map(|name| format!(", {name} to {}", body.transfer_to.as_deref().unwrap_or_default()));
+    let note = given.fold(account.email.clone(), |note, given| note + &given);
+    Ok((Extension(Note(note)), Json(serialize(&account, None))))
+}
+
+/// Their texts are known to nobody.
+async fn tokens_of(State(control): State<Control>, path: Segments, headers: HeaderMap) -> ApiResult<Response> {
+    let whose = accounts::find(&control, path.get("account")).await?.actor();
+    let rows = tokens::list(&control, &whose).await?;
+    paging::page(&headers, rows.iter().map(|row| authorizations::serialize(&whose, row, None)).collect(), &["id"])
+}
+
+async fn revoke(State(control): State<Control>, path: Segments) -> ApiResult<(Extension<Note>, Json<Value>)> {
+    let whose = accounts::find(&control, path.get("account")).await?.actor();
+    let row = tokens::find(&control, &whose, path.get("authorization"), None).await?;
+    tokens::delete(&control, &whose, row.id).await?;
+    let note = format!("{} of {}", row.description, whose.email);
+    Ok((Extension(Note(note)), Json(authorizations::serialize(&whose, &row, None))))
 }

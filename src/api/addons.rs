@@ -3,7 +3,7 @@
 
 use super::error::{ApiError, ApiResult};
 use super::platform::{EPOCH, generation_reference};
-use super::request::{At, Input, Segments, Which, time};
+use super::request::{At, Input, Made, Note, Noted, Segments, Which, time};
 use super::{account, paging};
 use crate::control::access::{self, Subject, Visible};
 use crate::control::addons::{self, AddonPatch, AddonView, AttachmentView, NewAddon, Of};
@@ -239,7 +239,7 @@ async fn create(
     at: At,
     headers: HeaderMap,
     Input(body): Input<Create>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let new = NewAddon {
         plan: body.plan.text().to_owned(),
         name: body.name,
@@ -249,7 +249,8 @@ async fn create(
     let (view, message) = addons::create(&control, &actor, &at.app, new).await?;
     let mut row = serialize(&view, &headers);
     row["provision_message"] = message.into();
-    Ok((StatusCode::CREATED, Json(row)))
+    let note = format!("{}, {}", view.addon.name, view.addon.plan);
+    Ok((StatusCode::CREATED, Extension(Note(note)), Json(row)))
 }
 
 /// `config` is our own: Heroku's plans have no options that change.
@@ -290,11 +291,11 @@ struct Destroy {
 
 async fn destroy(
     State(control): State<Control>,
-    Extension(actor): Extension<Actor>,
+    Extension(caller): Extension<Caller>,
     at: At,
     headers: HeaderMap,
     Input(body): Input<Destroy>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let view = of_app(&control, &at).await?;
     if view.addon.app != at.app.id {
         return Err(ApiError::invalid(format!(
@@ -302,10 +303,10 @@ async fn destroy(
             view.addon.name, view.app
         )));
     }
-    let gone = addons::destroy(&control, &actor, None, &view.addon.id.to_string(), body.force).await?;
+    let gone = addons::destroy(&control, &caller, None, &view.addon.id.to_string(), body.force).await?;
     let mut row = serialize(&gone, &headers);
     row["state"] = "deprovisioned".into();
-    Ok(Json(row))
+    Ok((Extension(Note(gone.addon.name.to_string())), Json(row)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -419,14 +420,19 @@ struct Attach {
     name: Option<String>,
 }
 
+fn noted<T>(view: &AttachmentView, what: T) -> Noted<T> {
+    let note = format!("{} as {}", view.addon.name, view.attachment.name);
+    (Extension(Note(note)), Extension(Made(view.attachment.app)), what)
+}
+
 async fn attach(
     State(control): State<Control>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Input(body): Input<Attach>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Noted<Json<Value>>)> {
     let view = addons::attach(&control, &caller, body.addon.text(), body.app.text(), body.name.as_deref()).await?;
-    Ok((StatusCode::CREATED, Json(attachment_row(&view, &headers))))
+    Ok((StatusCode::CREATED, noted(&view, Json(attachment_row(&view, &headers)))))
 }
 
 async fn detach(
@@ -434,10 +440,10 @@ async fn detach(
     Extension(actor): Extension<Actor>,
     path: Segments,
     headers: HeaderMap,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<Noted<Json<Value>>> {
     let found = addons::attachment(&control, None, path.get("attachment")).await?;
     let gone = addons::detach(&control, &actor, found.attachment.id).await?;
-    Ok(Json(attachment_row(&gone, &headers)))
+    Ok(noted(&gone, Json(attachment_row(&gone, &headers))))
 }
 
 async fn resolve_attachment(

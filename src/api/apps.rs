@@ -79,7 +79,7 @@ async fn create(
     }
     let new = NewApp { name: body.name.filter(|name| !name.is_empty()), stack: body.stack.map(Name::text) };
     let view = apps::create(&control, &actor, new).await?;
-    let made = Made(view.app.id, view.app.name.to_string());
+    let made = Made(view.app.id);
     Ok((StatusCode::CREATED, Extension(made), Json(serialize(&control, &base, &view))))
 }
 
@@ -143,8 +143,13 @@ async fn update(
     Ok((Extension(Note(note)), Json(serialize(&control, &base, &view))))
 }
 
-async fn destroy(State(control): State<Control>, at: At, base: Base) -> ApiResult<Json<Value>> {
-    let view = apps::destroy(&control, at.app).await?;
+async fn destroy(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    at: At,
+    base: Base,
+) -> ApiResult<Json<Value>> {
+    let view = apps::destroy(&control, &caller, at.app).await?;
     Ok(Json(serialize(&control, &base, &view)))
 }
 

@@ -1,11 +1,12 @@
-//! `/attach/:dyno/:secret`: the client of a one-off dyno changes from HTTP to attach frames.
+//! `/attach/:secret`: the client of a one-off dyno changes from HTTP to attach frames.
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
 use super::request::Segments;
-use crate::control::{Control, Resource, dynos, tokens};
-use crate::domain::dyno::DynoId;
-use crate::wire::attach::{MAX_PAYLOAD, PROTOCOL};
+use crate::control::dynos::{self, ACCESS_ENDED, Protocol};
+use crate::control::grants::Held;
+use crate::control::{Control, Resource};
+use crate::wire::attach::{Frame, MAX_PAYLOAD, PROTOCOL};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, UPGRADE};
@@ -14,18 +15,22 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use std::io;
 use std::pin::pin;
+use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
+/// A client has this long to take the last word.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 pub(super) fn routes() -> Router<Control> {
-    Router::new().route("/attach/{dyno}/{secret}", get(attach))
+    Router::new().route("/attach/{secret}", get(attach))
 }
 
 async fn attach(State(control): State<Control>, path: Segments, mut request: Request) -> ApiResult<Response> {
-    let missing = || ApiError::not_found(Resource::Dyno);
-    let dyno: DynoId = path.get("dyno").parse().map_err(|_| missing())?;
-    if !tokens::equal(&dynos::attach_secret(&control, dyno), path.get("secret")) {
-        return Err(missing());
+    let client = dynos::client(&control, path.get("secret")).await?;
+    if client.protocol != Protocol::Frames {
+        return Err(ApiError::not_found(Resource::Dyno));
     }
     if !has_word(request.headers(), &UPGRADE, PROTOCOL) || !has_word(request.headers(), &CONNECTION, "upgrade") {
         return Err(ApiError::bad_request(format!(
@@ -36,22 +41,37 @@ async fn attach(State(control): State<Control>, path: Segments, mut request: Req
     let upgrade = upgrade.ok_or_else(|| ApiError::bad_request("This connection can't be upgraded."))?;
     // The dyno gets its end now, so that one that waits for nobody is an ordinary error and not a silent stream.
     let (ours, theirs) = tokio::io::duplex(MAX_PAYLOAD);
-    dynos::attach(&control, dyno, Box::new(theirs)).await?;
-    tokio::spawn(pass_on(upgrade, ours));
+    let held = dynos::attach(&control, client, Box::new(theirs)).await?;
+    tokio::spawn(async move {
+        if pass_on(upgrade, ours, &held).await {
+            control.supervisor.evict(client.dyno);
+        }
+    });
     Ok((StatusCode::SWITCHING_PROTOCOLS, [(CONNECTION, "Upgrade"), (UPGRADE, PROTOCOL)]).into_response())
 }
 
-/// Until either side is gone; a client that never comes back is one that is gone.
-async fn pass_on(upgrade: OnUpgrade, dyno: DuplexStream) {
-    let Ok(client) = upgrade.await else { return };
+/// Until either side is gone, or the client's access: whether it was that. A client that never comes back is one that is
+/// gone.
+async fn pass_on(upgrade: OnUpgrade, dyno: DuplexStream, held: &Held) -> bool {
+    let Ok(client) = upgrade.await else { return false };
     let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
     let (mut from_dyno, mut to_dyno) = tokio::io::split(dyno);
     let mut answer = pin!(async {
-        tokio::io::copy(&mut from_dyno, &mut to_client).await?;
-        to_client.shutdown().await
+        let ended = tokio::select! {
+            biased;
+            () = held.ended() => true,
+            copied = tokio::io::copy(&mut from_dyno, &mut to_client) => copied.map(|_| false)?,
+        };
+        if ended {
+            // It may have stopped reading.
+            let last = Frame::Error(ACCESS_ENDED.to_owned()).encode();
+            let _ = tokio::time::timeout(PATIENCE, to_client.write_all(&last)).await;
+        }
+        let _ = tokio::time::timeout(PATIENCE, to_client.shutdown()).await;
+        Ok(ended)
     });
     // A broken connection is the end of the session, and the dyno's side of it says so in the app's log.
-    let _ = tokio::select! {
+    let passed: io::Result<bool> = tokio::select! {
         _ = tokio::io::copy(&mut from_client, &mut to_dyno) => {
             // Whether the client has gone or the dyno takes no more: what that has said is still to be read.
             let _ = to_dyno.shutdown().await;
@@ -59,6 +79,7 @@ async fn pass_on(upgrade: OnUpgrade, dyno: DuplexStream) {
         }
         answered = &mut answer => answered,
     };
+    passed.unwrap_or(false)
 }
 
 fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {

@@ -56,11 +56,13 @@ async fn list_of_app(
 }
 
 fn serialize(event: &Event) -> Value {
-    let Event { id, at, attempt, note, status } = event;
+    let Event { id, at, attempt, note, status, count } = event;
     json!({
         "action": attempt.action,
         "actor": { "email": attempt.actor.email, "id": attempt.actor.id },
         "app": attempt.app.as_ref().map(|(id, name)| json!({ "id": id, "name": name })),
+        // More than one only of what was refused, within a minute.
+        "count": count,
         "created_at": time(*at),
         "id": id,
         "note": note,

@@ -143,7 +143,7 @@ async fn remove(
 
 /// The token's text is known only when it is made, and when it comes with a request: by that, Heroku's CLI finds the one to
 /// delete when it logs out.
-fn serialize(actor: &Actor, row: &TokenRow, token: Option<&str>) -> Value {
+pub(super) fn serialize(actor: &Actor, row: &TokenRow, token: Option<&str>) -> Value {
     let expires_in = row.expires_at.map(|at| (at - Timestamp::now()).get_seconds().max(0));
     json!({
         "access_token": { "expires_in": expires_in, "id": row.id, "token": token },

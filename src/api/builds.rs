@@ -5,7 +5,7 @@ use super::error::{ApiError, ApiResult};
 use super::request::{At, Base, Input, time};
 use super::{paging, sources, streams};
 use crate::build;
-use crate::control::builds::{self, NewBuild, NewSource};
+use crate::control::builds::{self, NewBuild, NewSource, Purpose};
 use crate::control::{Control, buildpacks};
 use crate::domain::actor::Actor;
 use crate::domain::app::App;
@@ -95,7 +95,7 @@ async fn start(
     let build = builds::create(control, actor, app.clone(), new).await?;
     let mut row = serialize(control, base, &app, &build);
     if attached {
-        row["output_stream_url"] = streams::attached_url(control, base, build.id).into();
+        row["output_stream_url"] = streams::url(control, base, (Purpose::Attached, build.id.0)).into();
     }
     Ok((StatusCode::CREATED, Json(row)))
 }
@@ -152,7 +152,7 @@ pub(super) fn serialize(control: &Control, base: &Base, app: &App, build: &Build
         "failure_message": failure,
         "generation": "cedar",
         "id": build.id,
-        "output_stream_url": streams::url(control, base, build.id.0),
+        "output_stream_url": streams::url(control, base, (Purpose::App, build.id.0)),
         "release": release.map(|id| json!({ "id": id })),
         "slug": slug.map(|id| json!({ "id": id })),
         "source_blob": {

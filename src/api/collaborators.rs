@@ -115,11 +115,12 @@ struct Update {
 
 async fn update(
     State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
     at: At,
     Input(body): Input<Update>,
 ) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let permissions = parse(&body.permissions)?;
-    let row = collaborators::update(&control, &at.app, at.path.get("collaborator"), permissions).await?;
+    let row = collaborators::update(&control, &caller, &at.app, at.path.get("collaborator"), permissions).await?;
     Ok((note(&row), Json(serialize(&at.app, &row))))
 }
 

@@ -4,7 +4,7 @@
 use super::error::{ApiError, ApiResult};
 use super::request::{At, Base, Input, time};
 use super::{formation, paging};
-use crate::control::dynos::{self, DynoRow, NewRun};
+use crate::control::dynos::{self, DynoRow, NewRun, Protocol};
 use crate::control::{Control, ControlError, Resource};
 use crate::domain::actor::Actor;
 use crate::domain::app::App;
@@ -72,10 +72,11 @@ fn new_run(body: &Create) -> ApiResult<NewRun> {
 
 /// Where a client that speaks the protocol it has named, or Heroku's CLI, comes to what waits for it.
 fn attach_url(control: &Control, base: &Base, body: &Create, id: DynoId, tty: bool) -> String {
+    let secret = |protocol| dynos::attach_secret(control, base.bearer(), id, protocol);
     if body.attach_protocol.is_some() {
-        base.url(&format!("/attach/{id}/{}", dynos::attach_secret(control, id)))
+        base.url(&format!("/attach/{}", secret(Protocol::Frames)))
     } else {
-        format!("rendezvous://{}/{}", base.authority(), dynos::rendezvous(control, id, tty))
+        format!("rendezvous://{}/{}", base.authority(), secret(Protocol::Rendezvous { tty }))
     }
 }
 
@@ -88,7 +89,7 @@ async fn create(
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let new = new_run(&body)?;
     let attached = new.attach.map(|attach| attach.tty.is_some());
-    let row = dynos::run(&control, &actor, at.app.clone(), new).await?;
+    let row = dynos::run(&control, (&actor, base.bearer()), at.app.clone(), new).await?;
     let url = attached.map(|tty| attach_url(&control, &base, &body, row.dyno.id, tty));
     Ok((StatusCode::CREATED, Json(serialize(&at.app, &row, url.as_deref()))))
 }

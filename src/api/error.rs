@@ -6,6 +6,7 @@ use crate::domain::formation::FormationError;
 use crate::store::StoreError;
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -15,13 +16,15 @@ pub(super) struct ApiError {
     id: &'static str,
     message: String,
     resource: Option<Resource>,
+    /// In so many seconds another try makes sense.
+    retry_after: Option<u64>,
 }
 
 pub(super) type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
     fn new(status: StatusCode, id: &'static str, message: impl Into<String>) -> Self {
-        Self { status, id, message: message.into(), resource: None }
+        Self { status, id, message: message.into(), resource: None, retry_after: None }
     }
 
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
@@ -53,6 +56,10 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_server_error", message)
     }
 
+    fn rate_limit(error: &ControlError, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit", sentence(error)) }
+    }
+
     fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
@@ -74,7 +81,9 @@ impl From<ControlError> for ApiError {
             ControlError::Forbidden { .. } | ControlError::Lacks { .. } => {
                 Self::new(StatusCode::FORBIDDEN, "forbidden", sentence(&error))
             }
-            ControlError::Busy => Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit", sentence(&error)),
+            ControlError::Busy => Self::rate_limit(&error, 1),
+            ControlError::TooManySources => Self::rate_limit(&error, 3600),
+            ControlError::TooManyGuesses { seconds } => Self::rate_limit(&error, seconds),
             ControlError::NameTaken(name) => Self::invalid(format!("Name {name} is already taken")),
             // Begins with the name of a process type, which keeps its letters.
             ControlError::Formation(error @ (FormationError::Range { .. } | FormationError::Twice(_))) => {
@@ -126,6 +135,10 @@ impl IntoResponse for ApiError {
         if let Some(resource) = self.resource {
             body["resource"] = resource.to_string().into();
         }
-        (self.status, Json(body)).into_response()
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }

@@ -38,7 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// seconds after `control` is told to close.
 pub async fn serve_unix(listener: UnixListener, control: Control, beside: Router) {
     let (tasks, closing) = (TaskTracker::new(), control.closing.clone());
-    let routes = super::routes(control).merge(beside);
+    let routes = super::routes(control).merge(super::identified(beside));
     while let Some(accepted) = until_closing(&closing, listener.accept()).await {
         match accepted {
             Ok((stream, _)) => {
@@ -55,7 +55,7 @@ pub async fn serve_unix(listener: UnixListener, control: Control, beside: Router
 /// The same over TCP, in plain HTTP and in TLS, where everybody needs a token.
 pub async fn serve_tcp(listener: TcpListener, tls: TlsAcceptor, control: Control, beside: Router) {
     let (tasks, closing) = (TaskTracker::new(), control.closing.clone());
-    let routes = super::routes(control.clone()).merge(beside);
+    let routes = super::routes(control.clone()).merge(super::identified(beside));
     while let Some(accepted) = until_closing(&closing, listener.accept()).await {
         match accepted {
             Ok((stream, _)) => {

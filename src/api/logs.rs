@@ -4,6 +4,7 @@
 use super::error::{ApiError, ApiResult};
 use super::request::{At, Base, Input, Segments, time};
 use crate::control::Control;
+use crate::control::grants::Held;
 use crate::control::logs::{self, Reading, Session};
 use crate::domain::log::{LogFilter, LogFrame, Source};
 use axum::body::Body;
@@ -63,12 +64,12 @@ async fn create(
     }
     let filter = LogFilter { source: source(body.source.as_deref())?, process };
     let now = Timestamp::now();
-    let session = Session::new(at.app.id, filter, body.lines, body.tail.unwrap_or(false), now);
+    let session = Session::new((at.app.id, base.bearer()), filter, body.lines, body.tail.unwrap_or(false), now);
     let id = Uuid::new_v4();
     let row = json!({
         "created_at": time(now),
         "id": id,
-        "logplex_url": base.url(&format!("/logs/{}", logs::ticket(&control, id, &session))),
+        "logplex_url": base.url(&format!("/logs/{}", logs::ticket(&control, base.bearer(), id, &session))),
         "updated_at": time(now),
     });
     Ok((StatusCode::CREATED, Json(row)))
@@ -84,14 +85,14 @@ fn source(word: Option<&str>) -> ApiResult<Option<Source>> {
 }
 
 async fn read(State(control): State<Control>, path: Segments, headers: HeaderMap) -> ApiResult<Response> {
-    let session = logs::session(&control, path.get("ticket"), Timestamp::now())?;
+    let (session, held) = logs::session(&control, path.get("ticket"), Timestamp::now()).await?;
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let events = text(ACCEPT).is_some_and(|accept| accept.contains(EVENT_STREAM));
     let after = text(LAST_EVENT_ID).and_then(|id| id.parse().ok());
     let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let reading = logs::open(&control, &session, after.is_some());
-    let following = Following { reading, events, after, beat, closing: control.closing };
+    let following = Following { reading, held, events, after, beat, closing: control.closing };
     let body = Body::from_stream(stream::unfold(Some(following), next));
     let kind = if events { EVENT_STREAM } else { "text/plain; charset=utf-8" };
     Ok(([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-store")], body).into_response())
@@ -100,6 +101,7 @@ async fn read(State(control): State<Control>, path: Segments, headers: HeaderMap
 /// A log while a client reads it.
 struct Following {
     reading: Reading,
+    held: Held,
     /// As server-sent events; otherwise as plain lines.
     events: bool,
     /// The event the client has seen last, before the connection broke.
@@ -112,6 +114,9 @@ async fn next(state: Option<Following>) -> Option<(Result<Bytes, Infallible>, Op
     let mut following = state?;
     loop {
         let text = tokio::select! {
+            biased;
+            () = following.held.ended() => return Some((Ok(following.line(&ended()).into()), None)),
+            () = following.closing.cancelled() => return Some((Ok(following.goodbye().into()), None)),
             frame = following.reading.next() => {
                 let frame = frame?;
                 if following.after.is_some_and(|after| frame.at.as_nanosecond() <= after) {
@@ -120,10 +125,14 @@ async fn next(state: Option<Following>) -> Option<(Result<Bytes, Infallible>, Op
                 following.line(&frame)
             }
             _ = following.beat.tick(), if following.events => ": keep-alive\n\n".to_owned(),
-            () = following.closing.cancelled() => return Some((Ok(following.goodbye().into()), None)),
         };
         return Some((Ok(text.into()), Some(following)));
     }
+}
+
+/// The last line for whoever may not follow the log any more.
+fn ended() -> LogFrame {
+    LogFrame::platform(Timestamp::now(), Source::Heroku, "logplex", "Your access to this log has ended")
 }
 
 impl Following {

@@ -55,6 +55,11 @@ pub use listener::{serve_tcp, serve_unix};
 use crate::control::Control;
 use axum::{Router, middleware};
 
+/// What is served beside the API has ids for its requests too.
+fn identified(beside: Router) -> Router {
+    beside.layer(middleware::from_fn(request::identify))
+}
+
 /// Everything the API answers.
 fn routes(control: Control) -> Router {
     let with_token = Router::new()

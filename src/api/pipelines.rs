@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{At, Base, Input, Segments, Which, time};
+use super::request::{At, Base, Input, Made, Note, Noted, Segments, Which, time};
 use super::{account, builds, paging, platform, releases};
+use crate::control::access::Visible;
 use crate::control::{self, Control, access, pipelines};
 use crate::domain::access::Caller;
 use crate::domain::actor::Actor;
@@ -136,7 +137,8 @@ async fn couplings_of(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let pipeline = pipelines::find(&control, path.get("pipeline")).await?;
-    page(&control, &caller, &headers, Some(pipeline.id)).await
+    let visible = access::visible(&control, &caller).await?;
+    page(&control, &visible, &headers, Some(pipeline.id)).await
 }
 
 /// The newest build of each app that the caller sees.
@@ -203,50 +205,60 @@ async fn couplings(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    page(&control, &caller, &headers, None).await
+    let visible = access::visible(&control, &caller).await?;
+    page(&control, &visible, &headers, None).await
 }
 
-/// Those of apps that the caller sees.
-async fn page(control: &Control, caller: &Caller, headers: &HeaderMap, of: Option<Uuid>) -> ApiResult<Response> {
-    let visible = access::visible(control, caller).await?;
+/// Those of apps that are visible.
+async fn page(control: &Control, visible: &Visible, headers: &HeaderMap, of: Option<Uuid>) -> ApiResult<Response> {
     let mut rows = pipelines::couplings(control, of).await?;
     rows.retain(|row| visible.has(row.app));
     paging::page(headers, rows.iter().map(place).collect(), &["id"])
 }
 
+/// Of one's own apps, an administrator's too.
 async fn couplings_of_user(
-    state: State<Control>,
+    State(control): State<Control>,
     Extension(caller): Extension<Caller>,
     path: Segments,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     account::check_user(&caller.actor, path.get("user"))?;
-    couplings(state, Extension(caller), headers).await
+    page(&control, &access::own(&control, caller.actor.id).await?, &headers, None).await
+}
+
+fn noted<T>(coupling: &Coupling, what: T) -> Noted<T> {
+    (Extension(Note(coupling.stage.word().to_owned())), Extension(Made(coupling.app)), what)
 }
 
 async fn couple(
     State(control): State<Control>,
     Extension(caller): Extension<Caller>,
     Input(body): Input<Couple>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Noted<Json<Value>>)> {
     let made = pipelines::couple(&control, &caller, body.app.text(), body.pipeline.text(), &body.stage).await?;
-    Ok((StatusCode::CREATED, Json(place(&made))))
+    Ok((StatusCode::CREATED, noted(&made, Json(place(&made)))))
 }
 
 async fn coupling(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
     Ok(Json(place(&pipelines::coupling(&control, path.get("coupling")).await?)))
 }
 
-async fn move_to(State(control): State<Control>, path: Segments, Input(body): Input<Move>) -> ApiResult<Json<Value>> {
+async fn move_to(
+    State(control): State<Control>,
+    path: Segments,
+    Input(body): Input<Move>,
+) -> ApiResult<Noted<Json<Value>>> {
     let coupling = match body.stage {
         Some(stage) => pipelines::move_to(&control, path.get("coupling"), &stage).await?,
         None => pipelines::coupling(&control, path.get("coupling")).await?,
     };
-    Ok(Json(place(&coupling)))
+    Ok(noted(&coupling, Json(place(&coupling))))
 }
 
-async fn uncouple(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
-    Ok(Json(place(&pipelines::uncouple(&control, path.get("coupling")).await?)))
+async fn uncouple(State(control): State<Control>, path: Segments) -> ApiResult<Noted<Json<Value>>> {
+    let gone = pipelines::uncouple(&control, path.get("coupling")).await?;
+    Ok(noted(&gone, Json(place(&gone))))
 }
 
 async fn coupling_of(State(control): State<Control>, at: At) -> ApiResult<Json<Value>> {
@@ -260,11 +272,13 @@ async fn promote(
     State(control): State<Control>,
     Extension(caller): Extension<Caller>,
     Input(body): Input<Promote>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Noted<Json<Value>>)> {
     let ends: Vec<String> = body.targets.iter().map(|end| end.app.text().to_owned()).collect();
     let (promotion, targets) =
         pipelines::promote(&control, &caller, body.pipeline.text(), body.source.app.text(), &ends).await?;
-    Ok((StatusCode::CREATED, Json(promoted(&promotion, &targets))))
+    let note = Extension(Note(format!("to {}", ends.join(", "))));
+    let row = Json(promoted(&promotion, &targets));
+    Ok((StatusCode::CREATED, (note, Extension(Made(promotion.app)), row)))
 }
 
 async fn promotion(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {

@@ -4,6 +4,7 @@
 use super::error::{ApiError, ApiResult};
 use super::request::{At, Base, Input, Note, time};
 use super::{paging, streams};
+use crate::control::builds::Purpose;
 use crate::control::releases::{self, ReleaseView};
 use crate::control::{Control, ControlError, Resource};
 use crate::domain::actor::Actor;
@@ -76,7 +77,8 @@ async fn info(State(control): State<Control>, at: At, base: Base) -> ApiResult<J
 /// `failure_message`, why a release failed, is our own.
 pub(super) fn serialize(control: &Control, base: &Base, app: &App, view: &ReleaseView) -> Value {
     let ReleaseView { release, current } = view;
-    let output = control.outputs.exists(release.id.0).then(|| streams::url(control, base, release.id.0));
+    let output =
+        control.outputs.exists(release.id.0).then(|| streams::url(control, base, (Purpose::App, release.id.0)));
     json!({
         "addon_plan_names": release.addons,
         "app": { "id": app.id, "name": app.name },

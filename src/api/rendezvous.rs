@@ -11,7 +11,8 @@
 #![forbid(unsafe_code)]
 
 use super::listener::in_time;
-use crate::control::{Control, dynos};
+use crate::control::Control;
+use crate::control::dynos::{self, ACCESS_ENDED, Client, Protocol};
 use crate::wire::attach::{Frame, MAX_PAYLOAD};
 use std::io;
 use std::time::Duration;
@@ -45,29 +46,43 @@ pub(super) fn begins_with(byte: u8) -> bool {
 
 /// Brings a client, which has said `first`, together with the dyno whose secret it goes on to say.
 pub(super) async fn meet(control: &Control, first: u8, mut stream: TlsStream<TcpStream>) -> io::Result<()> {
-    let mut said = [first; dynos::RENDEZVOUS_LENGTH];
+    let mut said = [first; dynos::ATTACH_SECRET];
     in_time(&control.closing, stream.read_exact(&mut said[1..])).await?;
-    let known = str::from_utf8(&said).ok().and_then(|said| dynos::by_rendezvous(control, said));
-    let (dyno, tty) = known.ok_or_else(|| io::Error::new(io::ErrorKind::PermissionDenied, "no such rendezvous"))?;
+    let known = dynos::client(control, str::from_utf8(&said).unwrap_or_default()).await;
+    let Ok(known @ Client { protocol: Protocol::Rendezvous { tty }, .. }) = known else {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "no such rendezvous"));
+    };
     stream.write_all(GREETING).await?;
     stream.flush().await?;
     let (ours, theirs) = tokio::io::duplex(MAX_PAYLOAD);
     let (mut reader, mut writer) = tokio::io::split(stream);
-    if let Err(error) = dynos::attach(control, dyno, Box::new(theirs)).await {
-        writer.write_all(format!(" !     Can't attach: {error}.\r\n").as_bytes()).await?;
-        writer.shutdown().await?;
-        linger(&mut reader).await;
-        return Ok(());
-    }
+    let held = match dynos::attach(control, known, Box::new(theirs)).await {
+        Ok(held) => held,
+        Err(error) => {
+            writer.write_all(format!(" !     Can't attach: {error}.\r\n").as_bytes()).await?;
+            writer.shutdown().await?;
+            linger(&mut reader).await;
+            return Ok(());
+        }
+    };
     let (mut from_dyno, mut to_dyno) = tokio::io::split(ours);
     tokio::select! {
-        // The client has gone, and with this the dyno's side of the connection goes too, which tells the dyno.
-        gone = from_client(&mut reader, &mut to_dyno, tty) => gone,
+        biased;
+        () = held.ended() => {
+            control.supervisor.evict(known.dyno);
+            let last = format!(" !     {ACCESS_ENDED}\r\n");
+            // It may have stopped reading.
+            let _ = timeout(LINGER, async { writer.write_all(last.as_bytes()).await?; writer.shutdown().await }).await;
+            linger(&mut reader).await;
+            Ok(())
+        }
         ended = output(&mut from_dyno, &mut writer) => {
             ended?;
             linger(&mut reader).await;
             Ok(())
         }
+        // The client has gone, and with this the dyno's side of the connection goes too, which tells the dyno.
+        gone = from_client(&mut reader, &mut to_dyno, tty) => gone,
     }
 }
 

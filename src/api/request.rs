@@ -5,10 +5,13 @@ use super::authorizations;
 use super::error::{ApiError, ApiResult};
 use super::rules::{self, Rule};
 use crate::control::access::{self, Entry, Subject};
-use crate::control::audit::{self, RequestId};
+use crate::control::audit::{self, Address, RequestId};
+use crate::control::grants::Bearer;
 use crate::control::tokens::Peer;
 use crate::control::{Control, ControlError, Resource, accounts};
+use crate::domain::access::Caller;
 use crate::domain::app::{App, AppId};
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::http::header::{AUTHORIZATION, HOST};
@@ -70,9 +73,12 @@ fn redacted(path: &str) -> &str {
 #[derive(Clone, Debug)]
 pub(super) struct Note(pub(super) String);
 
-/// The app that a request has made, for the audit log; put into the extensions of its response.
-#[derive(Clone, Debug)]
-pub(super) struct Made(pub(super) AppId, pub(super) String);
+/// The app that a request has made or that its body names, for the audit log; put into the extensions of its response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made(pub(super) AppId);
+
+/// An answer with both.
+pub(super) type Noted<T> = (Extension<Note>, Extension<Made>, T);
 
 /// Lets a request pass when its row in [`rules`] does, with its [`Caller`], [`Actor`](crate::domain::actor::Actor) and
 /// [`App`] among the extensions, and writes down what it changes.
@@ -84,7 +90,7 @@ pub(super) async fn authenticate(State(control): State<Control>, request: Reques
             let done = tokio::spawn(async move {
                 let mut response = next.run(request).await;
                 let note = response.extensions_mut().remove::<Note>().map(|Note(text)| text);
-                let made = response.extensions_mut().remove::<Made>().map(|Made(id, name)| (id, name));
+                let made = response.extensions_mut().remove::<Made>().map(|Made(id)| id);
                 audit::end(&control, event, response.status().as_u16(), note, made).await;
                 response
             });
@@ -106,29 +112,72 @@ async fn entered(control: &Control, request: Request) -> ApiResult<(Request, Opt
     // Before it is asked who may: by the time that a slow body is there, that may have changed.
     let body = if STREAMED.contains(&rule.path) { body } else { Body::from(whole(body).await?) };
     let peer = parts.extensions.get().copied().unwrap_or(Peer::Network);
-    let header = authorization(&parts.headers);
-    let entry = if rule.method == "POST" && rule.path == authorizations::PATH {
-        let (caller, proof) = accounts::log_in(control, peer, header).await?;
-        parts.extensions.insert(proof);
-        Entry { caller, app: None }
-    } else {
-        let segments = Segments::from_request_parts(&mut parts, control).await?;
-        let header = authorization(&parts.headers);
-        access::enter(control, (peer, header), rule.scope, rule.need, subject(rule, &segments)).await?
+    let segments = Segments::from_request_parts(&mut parts, control).await?;
+    let subject = subject(rule, &segments);
+    let (caller, app) = match let_in(control, rule, (peer, subject.clone()), &mut parts).await {
+        Ok(found) => found,
+        Err(error) => {
+            write_down(control, rule, (peer, subject), &parts, &error).await;
+            return Err(error.into());
+        }
     };
     let event = match rule.action {
         Some(action) => {
-            let whose = (&entry.caller.actor, entry.app.as_ref());
+            let whose = (&caller.actor, app.as_ref());
             let attempt = audit::attempt(action, whose, redacted(parts.uri.path()), peer, &parts.extensions);
             Some(audit::begin(control, attempt).await?)
         }
         None => None,
     };
-    let Entry { caller, app } = entry;
     parts.extensions.insert(caller.actor.clone());
     parts.extensions.insert(caller);
     app.map(|app| parts.extensions.insert(app));
     Ok((Request::from_parts(parts, body), event))
+}
+
+fn is_log_in(rule: &Rule) -> bool {
+    rule.method == "POST" && rule.path == authorizations::PATH
+}
+
+/// Who asks, and for which app; what else handlers want to know of it is put among the extensions.
+async fn let_in(
+    control: &Control,
+    rule: &Rule,
+    (peer, subject): (Peer, Subject),
+    parts: &mut Parts,
+) -> Result<(Caller, Option<App>), ControlError> {
+    let header = authorization(&parts.headers);
+    if is_log_in(rule) {
+        let from = parts.extensions.get().copied().and_then(Address::ip);
+        let (caller, proof) = accounts::log_in(control, (peer, from), header).await?;
+        parts.extensions.insert(proof);
+        return Ok((caller, None));
+    }
+    let Entry { caller, bearer, app } = access::enter(control, (peer, header), rule.scope, rule.need, subject).await?;
+    parts.extensions.insert(bearer);
+    Ok((caller, app))
+}
+
+/// Writes a refusal into the audit log: of what would have changed something, of a read only when it is forbidden.
+async fn write_down(
+    control: &Control,
+    rule: &Rule,
+    (peer, subject): (Peer, Subject),
+    parts: &Parts,
+    error: &ControlError,
+) {
+    let header = authorization(&parts.headers);
+    let action = match error {
+        ControlError::Denied | ControlError::TooManyGuesses { .. } if is_log_in(rule) => audit::FAILED_LOG_IN,
+        ControlError::Denied if header.is_some() => audit::FAILED_TOKEN,
+        ControlError::Forbidden { .. } | ControlError::Lacks { .. } => rule.action.unwrap_or(audit::READ),
+        ControlError::NotFound(_) if rule.action.is_some() => rule.action.unwrap_or_default(),
+        _ => return,
+    };
+    let (actor, app) = access::refused(control, (peer, header), &subject, error).await;
+    let path = redacted(parts.uri.path());
+    let attempt = audit::attempt(action, (&actor, app.as_ref()), path, peer, &parts.extensions);
+    audit::refused(control, attempt, error).await;
 }
 
 /// What somebody may have access to: the first that the path names.
@@ -241,14 +290,20 @@ pub(super) enum Scheme {
     Https,
 }
 
-/// Where the client reached us, for the URLs in our answers.
+/// Where the client reached us and who it is, for the URLs in our answers.
 #[derive(Clone, Debug)]
 pub(super) struct Base {
     scheme: Scheme,
     host: String,
+    bearer: Bearer,
 }
 
 impl Base {
+    /// Whom secret URLs are for.
+    pub(super) fn bearer(&self) -> Bearer {
+        self.bearer
+    }
+
     /// `path` begins with a slash.
     pub(super) fn url(&self, path: &str) -> String {
         let scheme = match self.scheme {
@@ -280,14 +335,15 @@ impl Base {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Base {
-    type Rejection = std::convert::Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let bearer = *parts.extensions.get().ok_or(ControlError::Denied)?;
         let plain =
             |host: &&str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
         let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).filter(plain);
         let scheme = parts.extensions.get().copied().unwrap_or(Scheme::Http);
-        Ok(Self { scheme, host: host.unwrap_or("localhost").to_owned() })
+        Ok(Self { scheme, host: host.unwrap_or("localhost").to_owned(), bearer })
     }
 }
 

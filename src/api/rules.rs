@@ -258,6 +258,8 @@ pub const RULES: &[Rule] = &[
     post  ("/accounts",                                                 Global,         ADMIN,   "account:create"),
     patch ("/accounts/{account}",                                       Global,         ADMIN,   "account:update"),
     delete("/accounts/{account}",                                       Global,         ADMIN,   "account:remove"),
+    get   ("/accounts/{account}/authorizations",                        Global,         ADMIN),
+    delete("/accounts/{account}/authorizations/{authorization}",        Global,         ADMIN,   "authorization:revoke"),
     // One's own apps; all for administrators.
     get   ("/audit-events",                                             Global,         ACCOUNT),
     get   ("/apps/{app}/audit-events",                                  ReadProtected,  MANAGE),

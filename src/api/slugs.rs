@@ -6,6 +6,7 @@ use super::request::{At, Base, Input, Segments, time};
 use super::stacks;
 use crate::control::Control;
 use crate::control::slugs::{self, Draft, NewSlug, SlugView};
+use crate::domain::actor::Actor;
 use crate::domain::slug::Slug;
 use crate::domain::stack::StackName;
 use axum::body::Body;
@@ -13,7 +14,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ struct Create {
 
 async fn create(
     State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
     at: At,
     base: Base,
     Input(body): Input<Create>,
@@ -51,7 +53,7 @@ async fn create(
         checksum: body.checksum,
         stack: body.stack.map(|stack| stacks::named(&stack)).transpose()?,
     };
-    let (secret, draft) = slugs::create(&control, &at.app, new)?;
+    let (secret, draft) = slugs::create(&control, &at.app, actor.id, new)?;
     let mut row = waiting(&draft);
     row["blob"] = json!({ "method": "put", "url": base.url(&format!("/slugs/{secret}")) });
     Ok((StatusCode::CREATED, Json(row)))

@@ -4,12 +4,13 @@
 use super::error::ApiResult;
 use super::request::{At, Base, Segments};
 use crate::control::Control;
+use crate::domain::actor::Actor;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
 pub(super) fn routes() -> Router<Control> {
@@ -26,13 +27,22 @@ pub(super) fn secret_in(path: &str) -> Option<&str> {
     path.strip_prefix("/sources/").filter(|secret| secret.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-async fn create(State(control): State<Control>, base: Base) -> ApiResult<(StatusCode, Json<Value>)> {
-    let url = base.url(&format!("/sources/{}", control.sources.create()?));
+async fn create(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    base: Base,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let url = base.url(&format!("/sources/{}", control.sources.create(actor.id)?));
     Ok((StatusCode::CREATED, Json(json!({ "source_blob": { "get_url": url, "put_url": url } }))))
 }
 
-async fn create_for_app(state: State<Control>, _: At, base: Base) -> ApiResult<(StatusCode, Json<Value>)> {
-    create(state, base).await
+async fn create_for_app(
+    state: State<Control>,
+    actor: Extension<Actor>,
+    _: At,
+    base: Base,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    create(state, actor, base).await
 }
 
 async fn receive(State(control): State<Control>, path: Segments, headers: HeaderMap, body: Body) -> ApiResult<()> {

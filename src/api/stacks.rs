@@ -4,6 +4,7 @@
 use super::error::{ApiError, ApiResult};
 use super::request::{At, Base, Input, Segments, time};
 use super::{paging, sources, streams};
+use crate::control::builds::Purpose;
 use crate::control::stacks::{self, Job, NewWork, Status, Work};
 use crate::control::{Control, Resource};
 use crate::domain::access::Caller;
@@ -149,7 +150,7 @@ fn job_row(control: &Control, base: &Base, job: &Job) -> Value {
     json!({
         "failure_message": failure,
         "id": job.id,
-        "output_stream_url": streams::url(control, base, job.id),
+        "output_stream_url": streams::url(control, base, (Purpose::Box, job.id)),
         "status": status,
     })
 }

@@ -3,9 +3,8 @@
 
 use super::error::{ApiError, ApiResult};
 use super::request::{Base, Segments};
-use crate::control::builds::{self, Reading};
+use crate::control::builds::{self, Purpose, Reading};
 use crate::control::{Control, Resource};
-use crate::domain::build::BuildId;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -19,24 +18,20 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const GOODBYE: &str = "\n !     The server is going down; the output can be read on when it is back.\n";
+const ENDED: &str = "\n !     Your access has ended, and with it this output.\n";
 
 pub(super) fn routes() -> Router<Control> {
     Router::new().route("/streams/{id}/{secret}", get(read))
 }
 
-/// Where the output of the build or release `id` can be read.
-pub(super) fn url(control: &Control, base: &Base, id: Uuid) -> String {
-    base.url(&format!("/streams/{id}/{}", builds::output_secret(control, id)))
-}
-
-/// The same for who began the build, which ends with this reading.
-pub(super) fn attached_url(control: &Control, base: &Base, id: BuildId) -> String {
-    base.url(&format!("/streams/{}/{}", id.0, builds::attached_secret(control, id)))
+/// Where whoever asks can read an output.
+pub(super) fn url(control: &Control, base: &Base, output: (Purpose, Uuid)) -> String {
+    base.url(&format!("/streams/{}/{}", output.1, builds::output_secret(control, base.bearer(), output)))
 }
 
 async fn read(State(control): State<Control>, path: Segments) -> ApiResult<Response> {
     let id: Uuid = path.get("id").parse().map_err(|_| ApiError::not_found(Resource::Output))?;
-    let reading = builds::read_output(&control, id, path.get("secret"))?;
+    let reading = builds::read_output(&control, id, path.get("secret")).await?;
     let body = Body::from_stream(stream::unfold(Some((reading, control.closing)), next));
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
 }
@@ -45,11 +40,15 @@ type Following = Option<(Reading, CancellationToken)>;
 
 async fn next(state: Following) -> Option<(Result<Bytes, Infallible>, Following)> {
     let (mut reading, closing) = state?;
-    tokio::select! {
-        piece = reading.next() => Some((Ok(piece?), Some((reading, closing)))),
+    let ended = reading.ended();
+    let last = tokio::select! {
+        biased;
+        () = ended.cancelled() => ENDED,
         () = closing.cancelled() => {
             reading.release();
-            Some((Ok(Bytes::from_static(GOODBYE.as_bytes())), None))
+            GOODBYE
         }
-    }
+        piece = reading.next() => return Some((Ok(piece?), Some((reading, closing)))),
+    };
+    Some((Ok(Bytes::from_static(last.as_bytes())), None))
 }

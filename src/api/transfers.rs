@@ -4,7 +4,7 @@
 use super::collaborators::User;
 use super::error::{ApiError, ApiResult};
 use super::paging;
-use super::request::{Input, Made, Note, Segments, Which, time};
+use super::request::{Input, Made, Note, Noted, Segments, Which, time};
 use crate::control::{Control, transfers};
 use crate::domain::access::Caller;
 use crate::store::transfers::Transfer;
@@ -35,11 +35,9 @@ fn serialize(row: &Transfer) -> Value {
 }
 
 /// For the audit log.
-pub(super) type Noted<T> = (Extension<Note>, Extension<Made>, T);
-
 pub(super) fn noted<T>(row: &Transfer, what: T) -> Noted<T> {
     let note = format!("{} to {}: {}", row.owner.email, row.recipient.email, row.state);
-    (Extension(Note(note)), Extension(Made(row.app, row.app_name.to_string())), what)
+    (Extension(Note(note)), Extension(Made(row.app)), what)
 }
 
 async fn list(

@@ -51,7 +51,9 @@ pub(super) async fn show(ctx: &Context, args: Show) -> Result<(), Failure> {
         return ctx.out.json(&rows);
     }
     let cells = |row: &Value| {
+        let times = row["count"].as_u64().filter(|count| *count > 1).map(|count| format!(" ({count} times)"));
         let status = row["status"].as_u64().map_or_else(|| "unfinished".to_owned(), |status| status.to_string());
+        let status = status + &times.unwrap_or_default();
         vec![
             plain(text(row, "created_at")),
             plain(text(&row["actor"], "email")),

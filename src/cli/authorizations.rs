@@ -35,16 +35,24 @@ fn show(ctx: &Context, row: &Value, json: bool) -> Result<(), Failure> {
     lines.iter().try_for_each(|(name, value)| ctx.out.line(format_args!("{:13}{value}", format!("{name}:"))))
 }
 
-/// List your tokens
+/// Those of somebody else, for administrators.
+fn path_of(user: &str) -> String {
+    format!("/accounts/{}/authorizations", segment(user))
+}
+
+/// List your tokens, or as an administrator those of an account
 #[derive(Args, Debug)]
 pub(super) struct List {
+    /// Whose, if not your own
+    #[arg(long, value_name = "EMAIL")]
+    user: Option<String>,
     /// Print them as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn list(ctx: &Context, args: List) -> Result<(), Failure> {
-    let rows = ctx.client()?.list(PATH).await?;
+    let rows = ctx.client()?.list(&args.user.as_deref().map_or_else(|| PATH.to_owned(), path_of)).await?;
     if args.json {
         return ctx.out.json(&rows.into());
     }
@@ -108,12 +116,16 @@ pub(super) struct Revoke {
     /// Its ID
     #[arg(value_name = "ID")]
     id: String,
+    /// Whose it is, if not your own; for administrators
+    #[arg(long, value_name = "EMAIL")]
+    user: Option<String>,
 }
 
 pub(super) async fn revoke(ctx: &Context, args: Revoke) -> Result<(), Failure> {
     let client = ctx.client()?;
     let progress = ctx.out.start("Revoking the token");
-    let gone: Value = client.delete(&path(&args.id)).await?;
+    let place = args.user.map_or_else(|| path(&args.id), |user| format!("{}/{}", path_of(&user), segment(&args.id)));
+    let gone: Value = client.delete(&place).await?;
     progress.done(format_args!("done, revoked {}", plain(text(&gone, "description"))));
     Ok(())
 }

@@ -138,18 +138,27 @@ pub(super) async fn password(ctx: &Context, args: Password) -> Result<(), Failur
 
 /// Remove an account
 ///
-/// Its tokens are good for nothing from then on, and it has access to nothing. What it made stays, and what it owns has to
-/// be transferred or destroyed first.
+/// Its tokens are good for nothing from then on, and it has access to nothing. What it made stays. Apps that it owns have to
+/// be transferred or destroyed first, or are given to another account with --transfer-to, in the same moment.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  $ hokku users:remove ann@example.com --transfer-to bob@example.com")]
 pub(super) struct Remove {
     /// The account
     #[arg(value_name = "EMAIL")]
     email: String,
+    /// Who gets the apps that it owns
+    #[arg(long, value_name = "EMAIL")]
+    transfer_to: Option<String>,
 }
 
 pub(super) async fn remove(ctx: &Context, args: Remove) -> Result<(), Failure> {
     let progress = ctx.out.start(format_args!("Removing {}", plain(&args.email)));
-    ctx.client()?.delete::<Value>(&path(&args.email)).await?;
+    let client = ctx.client()?;
+    match args.transfer_to {
+        Some(heir) => client.delete_with::<Value>(&path(&args.email), &json!({ "transfer_to": heir })).await?,
+        None => client.delete::<Value>(&path(&args.email)).await?,
+    };
     progress.done("done");
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! Who may do what with which app: finds the role, asks [`verdict`].
 #![forbid(unsafe_code)]
 
+use super::grants::Bearer;
 use super::tokens::{self, Peer};
-use super::{Control, ControlError, Resource, addons};
+use super::{Control, ControlError, Resource, addons, audit};
 use crate::domain::access::{Caller, Need, Permission, Permissions, Role, Verdict, verdict};
-use crate::domain::actor::AccountId;
+use crate::domain::actor::{AccountId, Actor};
 use crate::domain::app::{App, AppId};
 use crate::domain::scope::Scope;
 use crate::store::{self, Tx};
@@ -27,6 +28,7 @@ pub enum Subject {
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub caller: Caller,
+    pub bearer: Bearer,
     pub app: Option<App>,
 }
 
@@ -46,14 +48,35 @@ pub async fn enter(
     control
         .store
         .read(move |tx| {
-            let (caller, scopes) = tokens::caller(tx, shown)?;
+            let (caller, scopes, bearer) = tokens::caller(tx, shown)?;
             if !scopes.permit(scope) {
                 return Err(ControlError::Forbidden { has: scopes });
             }
             let app = permit(tx, &caller, need, &subject)?;
-            Ok(Entry { caller, app })
+            Ok(Entry { caller, bearer, app })
         })
         .await
+}
+
+/// Who was refused, and which app it was about: that is said only when it was not hidden.
+pub async fn refused(
+    control: &Control,
+    (peer, authorization): (Peer, Option<&str>),
+    subject: &Subject,
+    error: &ControlError,
+) -> (Actor, Option<App>) {
+    let typed = authorization.and_then(tokens::basic).map(|(user, _)| user.chars().take(254).collect::<String>());
+    let nobody = audit::nobody(&typed.unwrap_or_default());
+    let which = match (subject, error) {
+        (Subject::App(which), ControlError::Lacks { .. }) => Some(which.clone()),
+        _ => None,
+    };
+    let shown = tokens::shown_by(peer, authorization);
+    let found = control.store.read(move |tx| {
+        let app = which.map(|which| store::apps::find(tx, &which)).transpose()?.flatten();
+        Ok::<_, ControlError>((tokens::caller(tx, shown)?.0.actor, app))
+    });
+    found.await.unwrap_or((nobody, None))
 }
 
 fn permit(tx: &Tx<'_>, caller: &Caller, need: Need, subject: &Subject) -> Result<Option<App>, ControlError> {
@@ -90,7 +113,7 @@ fn permit(tx: &Tx<'_>, caller: &Caller, need: Need, subject: &Subject) -> Result
     Ok(app)
 }
 
-fn judge(role: &Role, need: Need, resource: Resource) -> Result<(), ControlError> {
+pub(super) fn judge(role: &Role, need: Need, resource: Resource) -> Result<(), ControlError> {
     match verdict(role, need) {
         Verdict::May => Ok(()),
         Verdict::MayNot => Err(ControlError::Lacks { need }),
@@ -98,7 +121,7 @@ fn judge(role: &Role, need: Need, resource: Resource) -> Result<(), ControlError
     }
 }
 
-fn role(tx: &Tx<'_>, caller: &Caller, app: &App) -> Result<Role, ControlError> {
+pub(super) fn role(tx: &Tx<'_>, caller: &Caller, app: &App) -> Result<Role, ControlError> {
     Ok(if caller.admin { Role::Admin } else { store::collaborators::role(tx, app, caller.actor.id)? })
 }
 

@@ -13,6 +13,7 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use jiff::Timestamp;
+use std::net::IpAddr;
 use std::sync::LazyLock;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -24,8 +25,10 @@ const LONGEST: usize = 256;
 
 /// Hashing takes a core and 19 MiB for a while, whoever asks.
 static HASHING: Semaphore = Semaphore::const_new(1);
-/// So many may wait for it; others are sent away.
-static WAITING: Semaphore = Semaphore::const_new(32);
+/// So many log-ins may wait for it; others are sent away.
+static LOG_INS: Semaphore = Semaphore::const_new(32);
+/// So many whom we know already, who make an account or change a password.
+static OTHERS: Semaphore = Semaphore::const_new(8);
 
 /// By address.
 ///
@@ -106,15 +109,18 @@ fn given_or_made(password: Option<String>) -> Result<(String, Option<String>), C
 }
 
 async fn hash(password: String) -> Result<String, ControlError> {
-    let hashed = slowly(move || {
+    let hashed = slowly(&OTHERS, move || {
         let hash: Result<PasswordHash, _> = Argon2::default().hash_password(password.as_bytes());
         hash.map(|hash| hash.to_string())
     });
     hashed.await?.map_err(|error| ControlError::Io(std::io::Error::other(format!("can't hash a password: {error}"))))
 }
 
-async fn slowly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ControlError> {
-    let place = WAITING.try_acquire().map_err(|_| ControlError::Busy)?;
+async fn slowly<T: Send + 'static>(
+    places: &'static Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ControlError> {
+    let place = places.try_acquire().map_err(|_| ControlError::Busy)?;
     let turn = HASHING.acquire().await;
     // With the work, which goes on though whoever asked has gone.
     let work = move || {
@@ -124,11 +130,33 @@ async fn slowly<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) ->
     Ok(tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?)
 }
 
-/// The account of that address and password, and its hash; what is wrong is not said, nor does the time tell it.
+/// The account of that address and password, and its hash; what is wrong is not said, nor does the time tell it. How often
+/// `from` may be wrong is bounded.
 ///
 /// # Errors
-/// [`ControlError::Denied`].
-async fn by_password(control: &Control, email: String, password: String) -> Result<(Caller, String), ControlError> {
+/// [`ControlError::Denied`], or [`ControlError::TooManyGuesses`] when it has been so too often.
+async fn by_password(
+    control: &Control,
+    places: &'static Semaphore,
+    from: Option<IpAddr>,
+    (email, password): (String, String),
+) -> Result<(Caller, String), ControlError> {
+    let guess = control.guesses.begin(from, &email)?;
+    match verify(control, places, email, password).await {
+        Err(ControlError::Denied) => Err(ControlError::Denied),
+        other => {
+            guess.right(other.is_ok());
+            other
+        }
+    }
+}
+
+async fn verify(
+    control: &Control,
+    places: &'static Semaphore,
+    email: String,
+    password: String,
+) -> Result<(Caller, String), ControlError> {
     static NOBODY: LazyLock<String> = LazyLock::new(|| {
         let hash: Result<PasswordHash, _> = Argon2::default().hash_password(b"nobody's");
         hash.map(|hash| hash.to_string()).unwrap_or_default()
@@ -145,7 +173,7 @@ async fn by_password(control: &Control, email: String, password: String) -> Resu
         })
         .await?;
     let hash = kept.clone();
-    let right = slowly(move || {
+    let right = slowly(places, move || {
         let kept = kept.unwrap_or_else(|| NOBODY.clone());
         let parsed = PasswordHash::new(&kept);
         parsed.is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
@@ -163,17 +191,17 @@ async fn by_password(control: &Control, email: String, password: String) -> Resu
 /// [`ControlError::Denied`] when neither is right; [`ControlError::Forbidden`] when the token is for less than all.
 pub async fn log_in(
     control: &Control,
-    peer: Peer,
+    (peer, from): (Peer, Option<IpAddr>),
     authorization: Option<&str>,
 ) -> Result<(Caller, Proof), ControlError> {
     if let Some((email, password)) = authorization.and_then(tokens::basic)
         && !password.starts_with(tokens::PREFIX)
     {
-        let (caller, hash) = by_password(control, email, password).await?;
+        let (caller, hash) = by_password(control, &LOG_INS, from, (email, password)).await?;
         return Ok((caller, Proof(Kind::Password(hash))));
     }
     let shown = tokens::shown_by(peer, authorization);
-    let (caller, scopes) = control.store.read(move |tx| tokens::caller(tx, shown)).await?;
+    let (caller, scopes, _) = control.store.read(move |tx| tokens::caller(tx, shown)).await?;
     if !scopes.permit(Scope::Global) {
         return Err(ControlError::Forbidden { has: scopes });
     }
@@ -184,12 +212,18 @@ pub async fn log_in(
 ///
 /// # Errors
 /// [`ControlError::Invalid`] when it is not.
-pub async fn check_password(control: &Control, actor: &Actor, password: String) -> Result<String, ControlError> {
+pub async fn check_password(
+    control: &Control,
+    actor: &Actor,
+    from: Option<IpAddr>,
+    password: String,
+) -> Result<String, ControlError> {
     let wrong = |error| match error {
         ControlError::Denied => wrong_password(),
         error => error,
     };
-    by_password(control, actor.email.clone(), password).await.map(|(_, hash)| hash).map_err(wrong)
+    let found = by_password(control, &OTHERS, from, (actor.email.clone(), password)).await;
+    found.map(|(_, hash)| hash).map_err(wrong)
 }
 
 fn wrong_password() -> ControlError {
@@ -289,13 +323,20 @@ fn an_administrator_is_among(left: impl IntoIterator<Item = Account>) -> Result<
     Err(ControlError::Invalid("The last administrator stays one: make another first.".to_owned()))
 }
 
-/// Its tokens end now, and its access to apps. What it made stays. With `so_far` only while its password has that hash.
+/// Its tokens end now, and its access to apps. What it made stays; the apps that it owns are given to `heir`, all that
+/// there are in that moment, which are returned by name. With `so_far` only while its password has that hash.
 ///
 /// # Errors
-/// When there is no such account, it owns apps, or no administrator would be left.
-pub async fn remove(control: &Control, which: &str, so_far: Option<String>) -> Result<Account, ControlError> {
+/// When there is no such account or heir, it owns apps and nobody is to have them, or no administrator would be left.
+pub async fn remove(
+    control: &Control,
+    which: &str,
+    heir: Option<&str>,
+    so_far: Option<String>,
+) -> Result<(Account, Vec<AppName>), ControlError> {
     let account = find(control, which).await?;
     let id = account.id;
+    let heir = heir.map(str::to_owned);
     control
         .store
         .write(move |tx| {
@@ -303,10 +344,18 @@ pub async fn remove(control: &Control, which: &str, so_far: Option<String>) -> R
                 return Err(wrong_password());
             }
             let owned = store::apps::owned_by(tx, id)?;
-            if !owned.is_empty() {
+            if let Some(heir) = &heir {
+                let heir = store::accounts::find(tx, heir)?.filter(|heir| heir.id != id);
+                let heir = heir.ok_or(ControlError::Invalid("There is no such account to give the apps to.".into()))?;
+                for name in &owned {
+                    let app = store::apps::find(tx, name.as_str())?.ok_or(ControlError::NotFound(Resource::App))?;
+                    store::apps::set_owner(tx, app.id, heir.id)?;
+                    store::collaborators::remove(tx, app.id, heir.id)?;
+                }
+            } else if !owned.is_empty() {
                 let names: Vec<&str> = owned.iter().map(AppName::as_str).collect();
                 return Err(ControlError::Invalid(format!(
-                    "{} owns {}: transfer or destroy what it owns first.",
+                    "{} owns {}: transfer or destroy what it owns first, or remove it with --transfer-to EMAIL.",
                     account.email,
                     names.join(", ")
                 )));
@@ -314,7 +363,7 @@ pub async fn remove(control: &Control, which: &str, so_far: Option<String>) -> R
             let others = store::accounts::list(tx)?.into_iter().filter(|other| other.id != id);
             an_administrator_is_among(others)?;
             store::accounts::remove(tx, id, Timestamp::now())?;
-            Ok(account)
+            Ok((account, owned))
         })
         .await
 }

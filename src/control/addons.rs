@@ -3,7 +3,7 @@
 
 use super::access::{self, Subject};
 use super::{Control, ControlError, Resource, releases};
-use crate::domain::access::{Caller, Permission};
+use crate::domain::access::{Caller, Need, Permission, Verdict, verdict};
 use crate::domain::actor::Actor;
 use crate::domain::addon::{
     self, Addon, AddonError, AddonName, Attachment, AttachmentName, External, Plan, Provider, Provisioned, Service,
@@ -360,13 +360,39 @@ fn updated(tx: &Tx<'_>, addon: &Addon, actor: &Actor, now: Timestamp) -> Result<
     by_app.into_iter().map(|(app, why)| release(tx, app, &why.join(", "), actor, now)).collect()
 }
 
+/// That the caller may take it from all other apps that use it: what else it means for those is not for its own app to say.
+fn may_go(tx: &Tx<'_>, caller: &Caller, addon: &Addon) -> Result<(), ControlError> {
+    let (mut named, mut unseen) = (Vec::new(), 0);
+    for attachment in store::addons::attachments_of(tx, addon.id)? {
+        let Some(app) = store::apps::get(tx, attachment.app)?.filter(|app| app.id != addon.app) else { continue };
+        let role = access::role(tx, caller, &app)?;
+        match verdict(&role, Need::On(Permission::Operate)) {
+            Verdict::May => {}
+            Verdict::MayNot => named.push(app.name.to_string()),
+            Verdict::Hidden => unseen += 1,
+        }
+    }
+    if unseen > 0 {
+        named.push(format!("{unseen} app(s) that you have no access to"));
+    }
+    if named.is_empty() {
+        return Ok(());
+    }
+    Err(ControlError::Invalid(format!(
+        "{} is attached to {}: whoever may operate that has to detach it first.",
+        addon.name,
+        named.join(", ")
+    )))
+}
+
 /// Takes it away from all apps that use it, then has its provider take it away.
 ///
 /// # Errors
-/// When there is no such add-on, other apps use it and it is not to be `forced`, or its provider can't.
+/// When there is no such add-on, other apps use it and it is not to be `forced` or the caller may not operate them, or its
+/// provider can't.
 pub async fn destroy(
     control: &Control,
-    actor: &Actor,
+    caller: &Caller,
     app: Option<AppId>,
     which: &str,
     forced: bool,
@@ -380,10 +406,12 @@ pub async fn destroy(
         )));
     }
     let provider = provider(gone.addon.service())?;
+    let (addon, asks) = (gone.addon.clone(), caller.clone());
+    control.store.read(move |tx| may_go(tx, &asks, &addon)).await?;
     let addon = gone.addon.clone();
     let taken = tokio::task::spawn_blocking(move || provider.deprovision(&addon)).await;
     taken.map_err(io::Error::other)??;
-    let (addon, actor) = (gone.addon.clone(), actor.clone());
+    let (addon, actor) = (gone.addon.clone(), caller.actor.clone());
     let made = control.store.write(move |tx| remove(tx, &addon, &actor)).await?;
     for release in &made {
         announce(control, release);
@@ -402,12 +430,13 @@ fn remove(tx: &Tx<'_>, addon: &Addon, actor: &Actor) -> Result<Vec<Release>, Con
         .collect()
 }
 
-/// An app that goes takes its add-ons with it; the releases of others that used them.
-pub(super) fn leave(tx: &Tx<'_>, app: &App) -> Result<(Vec<Addon>, Vec<Release>), ControlError> {
+/// An app that goes takes its add-ons with it, if the caller may take them from others that use them: their releases.
+pub(super) fn leave(tx: &Tx<'_>, caller: &Caller, app: &App) -> Result<(Vec<Addon>, Vec<Release>), ControlError> {
     let addons = store::addons::of_app(tx, app.id)?;
     let mut made = Vec::new();
     for addon in &addons {
-        made.extend(remove(tx, addon, &app.owner)?);
+        may_go(tx, caller, addon)?;
+        made.extend(remove(tx, addon, &caller.actor)?);
     }
     made.retain(|release| release.app != app.id);
     Ok((addons, made))

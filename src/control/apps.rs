@@ -3,6 +3,7 @@
 
 use super::access::Visible;
 use super::{Control, ControlError, Resource, addons, releases};
+use crate::domain::access::Caller;
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId, AppName};
 use crate::domain::egress::Egress;
@@ -55,6 +56,8 @@ pub async fn create(control: &Control, actor: &Actor, new: NewApp) -> Result<App
     let (app, first, second) = control
         .store
         .write(move |tx| {
+            // It may have been removed since it was asked who it is.
+            store::accounts::get(tx, owner.id)?.ok_or(ControlError::Denied)?;
             let now = Timestamp::now();
             let name = free_name(tx, wanted)?;
             let id = AppId(Uuid::new_v4());
@@ -197,13 +200,13 @@ pub async fn update(control: &Control, app: &App, patch: AppPatch) -> Result<App
 /// ([`sweep`]).
 ///
 /// # Errors
-/// When there is no such app any more.
-pub async fn destroy(control: &Control, app: App) -> Result<AppView, ControlError> {
-    let id = app.id;
+/// When there is no such app any more, or apps that the caller may not operate use one of its add-ons.
+pub async fn destroy(control: &Control, caller: &Caller, app: App) -> Result<AppView, ControlError> {
+    let (id, caller) = (app.id, caller.clone());
     let (view, remains, (addons, releases)) = control
         .store
         .write(move |tx| {
-            let left = addons::leave(tx, &app)?;
+            let left = addons::leave(tx, &caller, &app)?;
             let view = view_of(tx, app)?;
             let remains = remains(tx, id)?;
             if !store::apps::delete(tx, id)? {

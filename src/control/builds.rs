@@ -1,21 +1,21 @@
 //! Builds: from a source to a release, in the builder's hands once they are accepted.
 #![forbid(unsafe_code)]
 
+use super::grants::{self, Bearer, Grant, Held};
 use super::{Control, ControlError, Resource};
 use crate::build::stage;
+use crate::domain::access::Permission;
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId};
 use crate::domain::build::{Build, BuildId};
 use crate::domain::log;
+use crate::domain::release::ReleaseId;
 use crate::logs::OutputReader;
 use crate::store;
 use crate::supervisor::builds::{BuildRequest, Source};
 use std::io;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-
-/// What the secrets in the URLs of outputs are for.
-const OUTPUT: &str = "output";
-const ATTACHED: &str = "attached-output";
 
 /// What a client wants built.
 #[derive(Clone, Debug)]
@@ -105,6 +105,7 @@ pub struct Reading {
     reader: OutputReader,
     /// The build to cancel when this is dropped before its end.
     attached: Option<(BuildId, Control)>,
+    held: Held,
 }
 
 impl Reading {
@@ -115,6 +116,11 @@ impl Reading {
             self.attached = None;
         }
         piece
+    }
+
+    /// Cancelled when whoever reads it may no longer.
+    pub fn ended(&self) -> CancellationToken {
+        self.held.token()
     }
 
     /// The server goes down: that is no wish of the reader's.
@@ -132,28 +138,60 @@ impl Drop for Reading {
     }
 }
 
-/// The output of a build or of a release's release phase, by the secret that its URL has.
+/// What a URL of an output is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A build's or a release phase's.
+    App,
+    /// That of a build which ends when its reader goes away before the release is made: for who began it.
+    Attached,
+    /// Of work on a stack, which everybody with an account sees.
+    Box,
+}
+
+impl Purpose {
+    const ALL: [Self; 3] = [Self::App, Self::Attached, Self::Box];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::App => "output",
+            Self::Attached => "attached-output",
+            Self::Box => "box-output",
+        }
+    }
+}
+
+/// The secret part of an output's URL.
+pub fn output_secret(control: &Control, bearer: Bearer, (purpose, id): (Purpose, Uuid)) -> String {
+    format!("{}{}", bearer.id().simple(), bearer.secret(control, purpose.word(), id))
+}
+
+/// The output of that id, by the secret that its URL has.
 ///
 /// # Errors
-/// When there is none or the secret is wrong.
-pub fn read_output(control: &Control, id: Uuid, secret: &str) -> Result<Reading, ControlError> {
-    let is = |whose| super::tokens::equal(&control.store.secret(whose, id), secret);
-    let attached = is(ATTACHED);
-    if !attached && !is(OUTPUT) {
-        return Err(ControlError::NotFound(Resource::Output));
-    }
+/// When there is none, the secret is wrong, or whom it is for may not see it any more.
+pub async fn read_output(control: &Control, id: Uuid, secret: &str) -> Result<Reading, ControlError> {
+    let missing = || ControlError::NotFound(Resource::Output);
+    let whose = secret.get(..32).and_then(|whose| whose.parse().ok()).ok_or_else(missing)?;
+    let bearer = grants::bearer(control, whose).await.map_err(grants::hidden(Resource::Output))?;
+    let is = |purpose: &Purpose| super::tokens::equal(&output_secret(control, bearer, (*purpose, id)), secret);
+    let purpose = Purpose::ALL.into_iter().find(is).ok_or_else(missing)?;
+    let on = if purpose == Purpose::Box { None } else { Some((app_of(control, id).await?, Permission::View)) };
+    let held = grants::hold(control, Grant { bearer, on }).await.map_err(grants::hidden(Resource::Output))?;
     let build = BuildId(id);
     let reader = control.supervisor.builds().output(build).or_else(|| control.outputs.follow(id));
-    let reader = reader.ok_or(ControlError::NotFound(Resource::Output))?;
-    Ok(Reading { reader, attached: attached.then(|| (build, control.clone())) })
+    let reader = reader.ok_or_else(missing)?;
+    Ok(Reading { reader, attached: (purpose == Purpose::Attached).then(|| (build, control.clone())), held })
 }
 
-/// The secret part of the output's URL.
-pub fn output_secret(control: &Control, id: Uuid) -> String {
-    control.store.secret(OUTPUT, id)
-}
-
-/// That of the URL whose reader cancels the build by going away before the release is made: only for who began the build.
-pub fn attached_secret(control: &Control, id: BuildId) -> String {
-    control.store.secret(ATTACHED, id.0)
+/// Whose build or release that is.
+async fn app_of(control: &Control, id: Uuid) -> Result<AppId, ControlError> {
+    let found = control.store.read(move |tx| {
+        if let Some(build) = store::builds::get(tx, BuildId(id))? {
+            return Ok(build.app);
+        }
+        let release = store::releases::get(tx, ReleaseId(id))?;
+        release.map(|release| release.app).ok_or(ControlError::NotFound(Resource::Output))
+    });
+    found.await
 }

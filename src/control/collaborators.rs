@@ -1,8 +1,8 @@
 //! Who has access to an app, and what they may do with it.
 #![forbid(unsafe_code)]
 
-use super::{Control, ControlError, Resource};
-use crate::domain::access::{Caller, Need, Permission, Permissions, Role, Verdict, verdict};
+use super::{Control, ControlError, Resource, access};
+use crate::domain::access::{Caller, Need, Permission, Permissions};
 use crate::domain::app::App;
 use crate::store::accounts::Account;
 use crate::store::collaborators::Collaborator;
@@ -23,12 +23,16 @@ pub async fn list(control: &Control, app: &App) -> Result<Vec<Collaborator>, Con
 /// # Errors
 /// When there is none.
 pub async fn find(control: &Control, app: &App, which: &str) -> Result<Collaborator, ControlError> {
-    let found = list(control, app).await?.into_iter().find(|row| {
+    found(list(control, app).await?, which)
+}
+
+fn found(rows: Vec<Collaborator>, which: &str) -> Result<Collaborator, ControlError> {
+    let is_it = |row: &Collaborator| {
         row.account.email.eq_ignore_ascii_case(which)
             || row.account.id.to_string() == which
             || row.id.to_string() == which
-    });
-    found.ok_or(ControlError::NotFound(Resource::Collaborator))
+    };
+    rows.into_iter().find(is_it).ok_or(ControlError::NotFound(Resource::Collaborator))
 }
 
 /// Gives somebody access. Without permissions given, he may everything but manage.
@@ -46,6 +50,7 @@ pub async fn add(
     control
         .store
         .write(move |tx| {
+            must_manage(tx, &caller, &app)?;
             let account = account(tx, &which)?;
             if account.id == app.owner.id {
                 return Err(ControlError::Invalid(format!("{} owns {}.", account.email, app.name)));
@@ -63,18 +68,20 @@ pub async fn add(
 }
 
 /// # Errors
-/// When it has no access.
+/// When it has no access, or the caller may not manage the app any more.
 pub async fn update(
     control: &Control,
+    caller: &Caller,
     app: &App,
     which: &str,
     permissions: Permissions,
 ) -> Result<Collaborator, ControlError> {
-    let found = find(control, app, which).await?;
-    let app = app.clone();
+    let (app, caller, which) = (app.clone(), caller.clone(), which.to_owned());
     control
         .store
         .write(move |tx| {
+            must_manage(tx, &caller, &app)?;
+            let found = found(store::collaborators::list(tx, app.id)?, &which)?;
             let account = store::accounts::get(tx, found.account.id)?;
             put(tx, &app, &account.ok_or(ControlError::NotFound(Resource::User))?, &permissions)
         })
@@ -86,20 +93,27 @@ pub async fn update(
 /// # Errors
 /// When it has no access, or the caller may not.
 pub async fn remove(control: &Control, caller: &Caller, app: &App, which: &str) -> Result<Collaborator, ControlError> {
-    let found = find(control, app, which).await?;
-    let (app, caller) = (app.clone(), caller.clone());
+    let (app, caller, which) = (app.clone(), caller.clone(), which.to_owned());
     control
         .store
         .write(move |tx| {
-            let need = Need::On(Permission::Manage);
-            let role = if caller.admin { Role::Admin } else { store::collaborators::role(tx, &app, caller.actor.id)? };
-            if found.account.id != caller.actor.id && verdict(&role, need) != Verdict::May {
-                return Err(ControlError::Lacks { need });
+            let found = found(store::collaborators::list(tx, app.id)?, &which)?;
+            if found.account.id != caller.actor.id {
+                must_manage(tx, &caller, &app)?;
             }
             store::collaborators::remove(tx, app.id, found.account.id)?;
             Ok(found)
         })
         .await
+}
+
+/// In the transaction that changes something: the caller, or the app's owner, may have become another since the request
+/// was let in.
+fn must_manage(tx: &Tx<'_>, caller: &Caller, app: &App) -> Result<(), ControlError> {
+    let account = store::accounts::get(tx, caller.actor.id)?.ok_or(ControlError::Denied)?;
+    let app = store::apps::get(tx, app.id)?.ok_or(ControlError::NotFound(Resource::App))?;
+    let role = access::role(tx, &Caller { admin: account.admin, ..caller.clone() }, &app)?;
+    access::judge(&role, Need::On(Permission::Manage), Resource::App)
 }
 
 fn account(tx: &Tx<'_>, which: &str) -> Result<Account, ControlError> {

@@ -1,7 +1,9 @@
 //! Dynos: look at them, restart and stop them, run one-off ones.
 #![forbid(unsafe_code)]
 
+use super::grants::{self, Bearer, Grant, Held};
 use super::{Control, ControlError, Resource, formation, tokens};
+use crate::domain::access::Permission;
 use crate::domain::actor::Actor;
 use crate::domain::app::{App, AppId};
 use crate::domain::dyno::{DynoId, DynoName, Purpose};
@@ -12,9 +14,10 @@ use crate::domain::release::ReleaseId;
 use crate::dyno::Inside;
 use crate::dyno::shell::shell_command;
 use crate::store::{self, StoreError};
-use crate::supervisor::{Attach, DynoView, Run, Stop};
+use crate::supervisor::{Attach, DynoView, Run, RunError, Stop};
 use crate::wire::attach::BoxedIo;
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 /// A one-off dyno that a client asks for.
 #[derive(Clone, Debug)]
@@ -131,11 +134,17 @@ fn check_command(command: &str) -> Result<(), ControlError> {
 ///
 /// # Errors
 /// When the app has no code or the command is empty.
-pub async fn run(control: &Control, actor: &Actor, app: App, new: NewRun) -> Result<DynoRow, ControlError> {
+pub async fn run(
+    control: &Control,
+    (actor, bearer): (&Actor, Bearer),
+    app: App,
+    new: NewRun,
+) -> Result<DynoRow, ControlError> {
     check_command(&new.command)?;
     let NewRun { command, env, size, attach } = new;
-    let id = app.id;
-    let dyno = control.supervisor.run(Run { app, command, env, size, attach, actor: actor.clone() }).await?;
+    let (id, actor) = (app.id, actor.clone());
+    let by = (bearer != Bearer::Root).then_some(actor.id);
+    let dyno = control.supervisor.run(Run { app, command, env, size, attach, actor, by }).await?;
     rows(control, id, vec![dyno]).await?.pop().ok_or(ControlError::NotFound(Resource::Release))
 }
 
@@ -158,36 +167,72 @@ pub async fn run_inside(
     Ok((row, id))
 }
 
-/// The secret part of the URL at which a dyno waits for its client.
-pub fn attach_secret(control: &Control, dyno: DynoId) -> String {
-    control.store.secret("attach", dyno.0)
+/// What an attached dyno's client says to show that it is the one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Our own.
+    Frames,
+    /// That of Heroku's CLI.
+    Rendezvous { tty: bool },
 }
 
-/// The length of what [`rendezvous`] makes.
-pub const RENDEZVOUS_LENGTH: usize = 64;
+impl Protocol {
+    const ALL: [Self; 3] = [Self::Frames, Self::Rendezvous { tty: true }, Self::Rendezvous { tty: false }];
 
-/// What a client of Heroku's kind says to be connected with the dyno that waits for it: lower-case hexadecimal digits,
-/// of a fixed number, since not every client says where they end.
-pub fn rendezvous(control: &Control, dyno: DynoId, tty: bool) -> String {
-    format!("{}{}", dyno.0.simple(), rendezvous_secret(control, dyno, tty))
+    fn word(self) -> &'static str {
+        match self {
+            Self::Frames => "attach",
+            Self::Rendezvous { tty: true } => "rendezvous",
+            Self::Rendezvous { tty: false } => "rendezvous without a terminal",
+        }
+    }
 }
 
-fn rendezvous_secret(control: &Control, dyno: DynoId, tty: bool) -> String {
-    control.store.secret(if tty { "rendezvous" } else { "rendezvous without a terminal" }, dyno.0)
+/// The length of what [`attach_secret`] makes.
+pub const ATTACH_SECRET: usize = 96;
+
+/// What a client says to be connected with the dyno that waits for it: lower-case hexadecimal digits, of a fixed number,
+/// since not every client says where they end.
+pub fn attach_secret(control: &Control, bearer: Bearer, dyno: DynoId, protocol: Protocol) -> String {
+    let secret = bearer.secret(control, protocol.word(), dyno.0);
+    format!("{}{}{secret}", dyno.0.simple(), bearer.id().simple())
 }
 
-/// The dyno that a client names by what [`rendezvous`] made, and whether it has a terminal.
-pub fn by_rendezvous(control: &Control, said: &str) -> Option<(DynoId, bool)> {
-    let (id, secret) = said.split_at_checked(32)?;
-    let dyno = DynoId(id.parse().ok()?);
-    let tty = [true, false].into_iter().find(|tty| tokens::equal(&rendezvous_secret(control, dyno, *tty), secret))?;
-    Some((dyno, tty))
+/// A client that has said what [`attach_secret`] made.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    pub dyno: DynoId,
+    pub protocol: Protocol,
+    bearer: Bearer,
 }
 
-/// Hands a client's connection to the dyno that waits for it.
+/// Who says that.
 ///
 /// # Errors
-/// When no dyno of that id waits any more.
-pub async fn attach(control: &Control, dyno: DynoId, stream: BoxedIo) -> Result<(), ControlError> {
-    Ok(control.supervisor.attach(dyno, stream).await?)
+/// When it is nothing that was ever made, or by a token that has ended.
+pub async fn client(control: &Control, said: &str) -> Result<Client, ControlError> {
+    let missing = || ControlError::NotFound(Resource::Dyno);
+    let part = |from: usize| said.get(from..from + 32)?.parse::<Uuid>().ok();
+    let (dyno, whose) = part(0).zip(part(32)).ok_or_else(missing)?;
+    let dyno = DynoId(dyno);
+    let bearer = grants::bearer(control, whose).await.map_err(grants::hidden(Resource::Dyno))?;
+    let is = |protocol: &Protocol| tokens::equal(&attach_secret(control, bearer, dyno, *protocol), said);
+    let protocol = Protocol::ALL.into_iter().find(is).ok_or_else(missing)?;
+    Ok(Client { dyno, protocol, bearer })
 }
+
+/// Hands a client's connection to the dyno that waits for it. It is the client's for as long as the answer is held.
+///
+/// # Errors
+/// When no dyno of that id waits any more, or the client may not run dynos any more.
+pub async fn attach(control: &Control, client: Client, stream: BoxedIo) -> Result<Held, ControlError> {
+    let dynos = control.supervisor.one_offs().await;
+    let dyno = dynos.into_iter().find(|dyno| dyno.id == client.dyno).ok_or(RunError::NotWaiting)?;
+    let grant = Grant { bearer: client.bearer, on: Some((dyno.app, Permission::Deploy)) };
+    let held = grants::hold(control, grant).await.map_err(grants::hidden(Resource::Dyno))?;
+    control.supervisor.attach(client.dyno, stream).await?;
+    Ok(held)
+}
+
+/// What a client is told whose dyno ends for that.
+pub const ACCESS_ENDED: &str = "your access to this app has ended, and with it this dyno";

@@ -109,6 +109,10 @@ pub enum ControlError {
     Forbidden { has: Scopes },
     #[error("too many log-ins at once; try again in a moment")]
     Busy,
+    #[error("too many wrong passwords; try again in {seconds} seconds")]
+    TooManyGuesses { seconds: u64 },
+    #[error("too many sources of yours wait to be built; build them, or try again when they have expired, in an hour")]
+    TooManySources,
     #[error("that needs {need}")]
     Lacks { need: Need },
     #[error(transparent)]

@@ -1,9 +1,12 @@
 //! Log sessions: a URL that shows one app's log to whoever has it, for a while.
 //!
-//! The URL itself says what it shows, and is signed; so the server keeps nothing, and a session outlives a restart.
+//! The URL itself says what it shows and to whom, and is signed; so the server keeps nothing, and a session outlives a
+//! restart.
 #![forbid(unsafe_code)]
 
+use super::grants::{self, Bearer, Grant, Held};
 use super::{Control, ControlError, Resource, tokens};
+use crate::domain::access::Permission;
 use crate::domain::app::AppId;
 use crate::domain::log::{LogFilter, LogFrame, Source};
 use crate::logs::Tail;
@@ -23,6 +26,8 @@ pub const DEFAULT_LINES: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     pub app: AppId,
+    /// The token that it was opened with.
+    by: Uuid,
     pub lines: usize,
     pub tail: bool,
     pub source: Option<Source>,
@@ -32,11 +37,17 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(app: AppId, filter: LogFilter, lines: Option<usize>, tail: bool, now: Timestamp) -> Self {
+    pub fn new(
+        (app, bearer): (AppId, Bearer),
+        filter: LogFilter,
+        lines: Option<usize>,
+        tail: bool,
+        now: Timestamp,
+    ) -> Self {
         let LogFilter { source, process } = filter;
         let lines = lines.unwrap_or(DEFAULT_LINES).min(MAX_LINES);
         let expires_at = now + jiff::SignedDuration::from_secs(LIFETIME_SECONDS);
-        Self { app, lines, tail, source, process, expires_at }
+        Self { app, by: bearer.id(), lines, tail, source, process, expires_at }
     }
 
     fn filter(&self) -> LogFilter {
@@ -45,26 +56,31 @@ impl Session {
 }
 
 /// The last part of the session's URL.
-pub fn ticket(control: &Control, id: Uuid, session: &Session) -> String {
+pub fn ticket(control: &Control, bearer: Bearer, id: Uuid, session: &Session) -> String {
     let text = hex::encode(serde_json::to_vec(session).expect("a session is always JSON"));
-    let secret = control.store.secret(&text, id);
+    let secret = bearer.secret(control, &text, id);
     format!("{id}-{secret}-{text}")
 }
 
-/// The session of a ticket that is real and has not expired.
+/// The session of a ticket that is real and has not expired, and is open to whom it was made for.
 ///
 /// # Errors
 /// Otherwise.
-pub fn session(control: &Control, ticket: &str, now: Timestamp) -> Result<Session, ControlError> {
-    let read = || -> Option<Session> {
+pub async fn session(control: &Control, ticket: &str, now: Timestamp) -> Result<(Session, Held), ControlError> {
+    let missing = || ControlError::NotFound(Resource::LogSession);
+    let read = || -> Option<(Uuid, &str, &str, Session)> {
         let (id, rest) = ticket.split_at_checked(36)?;
         let (secret, text) = rest.strip_prefix('-')?.split_once('-')?;
-        if !tokens::equal(&control.store.secret(text, id.parse().ok()?), secret) {
-            return None;
-        }
-        serde_json::from_slice(&hex::decode(text).ok()?).ok()
+        Some((id.parse().ok()?, secret, text, serde_json::from_slice(&hex::decode(text).ok()?).ok()?))
     };
-    read().filter(|session| session.expires_at > now).ok_or(ControlError::NotFound(Resource::LogSession))
+    let (id, secret, text, session) = read().ok_or_else(missing)?;
+    let bearer = grants::bearer(control, session.by).await.map_err(grants::hidden(Resource::LogSession))?;
+    if !tokens::equal(&bearer.secret(control, text, id), secret) || session.expires_at <= now {
+        return Err(missing());
+    }
+    let grant = Grant { bearer, on: Some((session.app, Permission::View)) };
+    let held = grants::hold(control, grant).await.map_err(grants::hidden(Resource::LogSession))?;
+    Ok((session, held))
 }
 
 /// A session while it is read.

@@ -22,6 +22,8 @@ pub mod egress;
 mod error;
 pub mod features;
 pub mod formation;
+pub mod grants;
+pub mod guesses;
 pub mod keys;
 pub mod logs;
 pub mod oauth_clients;
@@ -74,6 +76,12 @@ pub struct Control {
     pub(crate) jobs: stacks::Jobs,
     /// Told when host names or certificates may have changed.
     names: Arc<tokio::sync::Notify>,
+    /// What is open for as long as somebody may.
+    grants: grants::Grants,
+    /// Wrong passwords.
+    pub(crate) guesses: guesses::Guesses,
+    /// What was refused in this minute.
+    refusals: audit::Refusals,
     /// Held while an app's egress is changed.
     egress_turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -142,7 +150,7 @@ impl Control {
         let Parts { store, supervisor, hub, outputs, slugs, stacks, drains, place, closing } = parts;
         let sources = Sources::open(place.instance.root.join("sources"), place.source_limit)?;
         let (place, jobs, egress_turn) = (Arc::new(place), stacks::Jobs::default(), Arc::default());
-        Ok(Self {
+        let control = Self {
             store,
             supervisor,
             hub,
@@ -157,8 +165,14 @@ impl Control {
             repositories: Repositories::default(),
             jobs,
             names: Arc::default(),
+            grants: grants::Grants::default(),
+            guesses: guesses::Guesses::default(),
+            refusals: audit::Refusals::default(),
             egress_turn,
-        })
+        };
+        tokio::spawn(grants::watch(control.clone()));
+        tokio::spawn(audit::count(control.clone()));
+        Ok(control)
     }
 
     /// A line `app[api]: …` in the app's log.

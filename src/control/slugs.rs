@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Control, ControlError, Resource};
+use crate::domain::actor::AccountId;
 use crate::domain::app::{App, AppId};
 use crate::domain::log;
 use crate::domain::procfile::{ProcessType, ProcessTypes};
@@ -115,11 +116,11 @@ pub(super) fn must_be_brought(control: &Control, app: AppId, id: SlugId) -> Resu
     }
 }
 
-/// A place for a slug: the secret of its URL.
+/// A place for a slug that `whose` brings: the secret of its URL.
 ///
 /// # Errors
-/// When something that is said of it is not allowed, or its stack has no layers yet.
-pub fn create(control: &Control, app: &App, new: NewSlug) -> Result<(String, Draft), ControlError> {
+/// When the account has too many already, something that is said of it is not allowed, or its stack has no layers yet.
+pub fn create(control: &Control, app: &App, whose: AccountId, new: NewSlug) -> Result<(String, Draft), ControlError> {
     let stack = new.stack.unwrap_or(app.stack);
     // A client's slug brings its language along.
     let stack = control.stacks.get(stack, &[], false).map_err(|error| ControlError::Invalid(format!("{error}.")))?;
@@ -136,7 +137,7 @@ pub fn create(control: &Control, app: &App, new: NewSlug) -> Result<(String, Dra
         stack: stack.id.clone(),
         created_at: Timestamp::now(),
     };
-    let secret = control.sources.create()?;
+    let secret = control.sources.create(whose)?;
     control.drafts.keep(&secret, &draft);
     Ok((secret, draft))
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{ControlError, Resource};
+use crate::domain::actor::AccountId;
 use crate::domain::slug::Digest;
 use crate::store::StoreError;
 use bytes::Bytes;
@@ -19,6 +20,10 @@ use tokio::io::AsyncWriteExt as _;
 /// A place that is not used is given up after this (as on Heroku).
 const LIFETIME: Duration = Duration::from_secs(3600);
 
+/// So many places an account may have at a time, and so many archives of the largest size may be in them together.
+const PLACES: usize = 20;
+const ARCHIVES: u64 = 4;
+
 /// What must stay free for everything else.
 const RESERVE: u64 = 64 << 20;
 
@@ -35,6 +40,9 @@ pub struct Sources {
 #[derive(Debug)]
 struct Place {
     since: Instant,
+    whose: AccountId,
+    /// Bytes: as many as there may be until it is known how many there are.
+    size: u64,
     state: State,
 }
 
@@ -58,11 +66,11 @@ impl Sources {
         Ok(Self { folder, limit, places: Arc::default() })
     }
 
-    /// A place for one archive: its secret.
+    /// A place for one archive of an account: its secret.
     ///
     /// # Errors
-    /// When the kernel has no random numbers.
-    pub fn create(&self) -> Result<String, ControlError> {
+    /// When the account has too many already, or the kernel has no random numbers.
+    pub fn create(&self, whose: AccountId) -> Result<String, ControlError> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(StoreError::Random)?;
         let secret = hex::encode(random);
@@ -72,7 +80,11 @@ impl Sources {
             // There is a file only if something was received.
             let _ = fs::remove_file(self.path(&secret));
         }
-        places.insert(secret.clone(), Place { since: Instant::now(), state: State::Waiting });
+        if places.values().filter(|place| place.whose == whose).count() >= PLACES {
+            return Err(ControlError::TooManySources);
+        }
+        let place = Place { since: Instant::now(), whose, size: 0, state: State::Waiting };
+        places.insert(secret.clone(), place);
         Ok(secret)
     }
 
@@ -88,17 +100,20 @@ impl Sources {
         body: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<(), ControlError> {
         self.check_room(length.unwrap_or(0))?;
-        let receiving = self.begin(secret)?;
-        let digest = self.write(&receiving.path, body).await?;
-        receiving.finish(digest);
+        let receiving = self.begin(secret, length.unwrap_or(self.limit))?;
+        let received = self.write(&receiving.path, body).await?;
+        receiving.finish(received);
         Ok(())
     }
 
-    fn begin(&self, secret: &str) -> Result<Receiving, ControlError> {
+    fn begin(&self, secret: &str, size: u64) -> Result<Receiving, ControlError> {
         let mut places = self.lock();
+        let whose = places.get(secret).ok_or(ControlError::NotFound(Resource::Source))?.whose;
+        let held: u64 = places.values().filter(|place| place.whose == whose).map(|place| place.size).sum();
         let place = places.get_mut(secret).ok_or(ControlError::NotFound(Resource::Source))?;
         match place.state {
-            State::Waiting => place.state = State::Receiving,
+            State::Waiting if held + size > ARCHIVES * self.limit => return Err(ControlError::TooManySources),
+            State::Waiting => (place.state, place.size) = (State::Receiving, size),
             _ => return Err(ControlError::Conflict("Something was uploaded to this URL already.".into())),
         }
         Ok(Receiving { sources: self.clone(), secret: secret.to_owned(), path: self.path(secret), outcome: None })
@@ -115,7 +130,11 @@ impl Sources {
         Ok(())
     }
 
-    async fn write<E>(&self, path: &Path, body: impl Stream<Item = Result<Bytes, E>>) -> Result<Digest, ControlError> {
+    async fn write<E>(
+        &self,
+        path: &Path,
+        body: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<(Digest, u64), ControlError> {
         let mut options = tokio::fs::OpenOptions::new();
         let file = options.write(true).create_new(true).mode(0o600).open(path).await.map_err(disk)?;
         let mut file = tokio::io::BufWriter::with_capacity(256 << 10, file);
@@ -133,7 +152,7 @@ impl Sources {
         if size == 0 {
             return Err(ControlError::Invalid("The uploaded source is empty.".into()));
         }
-        Ok(Digest::of(hash.finalize().into()))
+        Ok((Digest::of(hash.finalize().into()), size))
     }
 
     /// Gives the archive out, once. `checksum`, as `SHA256:…`, must be its digest.
@@ -176,26 +195,26 @@ struct Receiving {
     sources: Sources,
     secret: String,
     path: PathBuf,
-    outcome: Option<Digest>,
+    outcome: Option<(Digest, u64)>,
 }
 
 impl Receiving {
-    fn finish(mut self, digest: Digest) {
-        self.outcome = Some(digest);
+    fn finish(mut self, received: (Digest, u64)) {
+        self.outcome = Some(received);
     }
 }
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        let state = if let Some(digest) = self.outcome.take() {
-            State::Received(digest)
+        let (state, size) = if let Some((digest, size)) = self.outcome.take() {
+            (State::Received(digest), size)
         } else {
             // There is no file when making it was what failed.
             let _ = fs::remove_file(&self.path);
-            State::Waiting
+            (State::Waiting, 0)
         };
         if let Some(place) = self.sources.lock().get_mut(&self.secret) {
-            place.state = state;
+            (place.state, place.size) = (state, size);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Who asks: tokens, and root on the Unix socket.
 #![forbid(unsafe_code)]
 
+use super::grants::Bearer;
 use super::{Control, ControlError, Resource};
 use crate::domain::access::Caller;
 use crate::domain::actor::{AccountId, Actor};
@@ -32,13 +33,14 @@ impl Peer {
 /// A token's text shows whose it is when it turns up somewhere it should not be.
 pub(super) const PREFIX: &str = "hokku_";
 
-/// Whose request it is, and what it is good for.
-pub(super) fn caller(tx: &Tx<'_>, shown: Shown) -> Result<(Caller, Scopes), ControlError> {
+/// Whose request it is, what it is good for, and whom the URLs in its answer are for.
+pub(super) fn caller(tx: &Tx<'_>, shown: Shown) -> Result<(Caller, Scopes, Bearer), ControlError> {
     let found = match shown {
-        Shown::Token(digest) => store::tokens::caller_of(tx, &digest, Timestamp::now())?,
+        Shown::Token(digest) => store::tokens::caller_of(tx, &digest, Timestamp::now())?
+            .map(|(caller, scopes, id)| (caller, scopes, Bearer::Token { id, digest })),
         Shown::Root => {
             let actor = store::accounts::admin(tx)?.actor();
-            Some((Caller { actor, admin: true }, Scopes::default()))
+            Some((Caller { actor, admin: true }, Scopes::default(), Bearer::Root))
         }
         Shown::Nothing => None,
     };

@@ -106,6 +106,7 @@ fn labels() -> Labels {
         size: DynoSize::default(),
         command: NAME.to_owned(),
         launched_at: Timestamp::now(),
+        by: None,
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Caller {
 }
 
 /// What a collaborator may do with an app, in Heroku's words; none but `view` includes another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Permission {
     /// See the app, its dynos, releases, builds and logs.
     View,

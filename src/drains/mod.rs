@@ -48,6 +48,11 @@ struct Inner {
 }
 
 impl Drains {
+    /// Where the server connects to for others.
+    pub fn reach(&self) -> &Reach {
+        &self.0.reach
+    }
+
     pub fn new(hub: Hub, reach: Reach) -> Self {
         Self(Arc::new(Inner { hub, reach, running: Mutex::default() }))
     }

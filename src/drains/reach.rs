@@ -1,9 +1,10 @@
-//! Which addresses drains may connect to: what an app's owner names must not lead to what only this machine reaches.
+//! Which addresses the server connects to for others, drains and submodules: what an app's owner names must not lead to
+//! what only this machine reaches.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
 /// Everything but this machine itself and what is link-local, except for those of its ports that dynos may reach too.
 #[derive(Clone, Debug, Default)]
@@ -16,11 +17,22 @@ impl Reach {
     /// The addresses of `host` that may be connected to. Only these are used, so that a name can't lead elsewhere after it
     /// was looked at.
     pub(super) async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+        self.choose(tokio::net::lookup_host((host, port)).await?.collect())
+    }
+
+    /// The same for who may wait for it.
+    ///
+    /// # Errors
+    /// When the host has no address, or none that may be connected to.
+    pub fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        self.choose((host, port).to_socket_addrs()?.collect())
+    }
+
+    fn choose(&self, found: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
         let own = own_addresses()?;
         let allowed: Vec<_> = found.into_iter().filter(|address| self.allows(*address, &own)).collect();
         if allowed.is_empty() {
-            let text = "it leads to this machine, where only the ports of [network] allow_host are open to drains";
+            let text = "it leads to this machine, where only the ports of [network] allow_host are open";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
         Ok(allowed)

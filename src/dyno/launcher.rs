@@ -283,7 +283,9 @@ fn launch(single: &SingleThreaded, connection: UnixStream) -> Option<Forked> {
 }
 
 fn release(instance: &Instance, waiting: &mut HashMap<u16, Ahead>) {
-    waiting.drain().for_each(|(slot, ahead)| ahead.release(instance, slot));
+    for (slot, ahead) in waiting.drain() {
+        ahead.release(instance, slot);
+    }
 }
 
 /// Removes the launcher's socket: the launcher ends, and one that is only about to start makes nothing any more.

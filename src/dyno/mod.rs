@@ -45,6 +45,7 @@ pub use remedy::ADVICE;
 pub use roots::{Root, roots};
 pub use step::StepError;
 
+use crate::domain::actor::AccountId;
 use crate::domain::app::AppId;
 use crate::domain::dyno::{DynoId, DynoName, Exit, Purpose};
 use crate::domain::limits::{DynoSize, Limits};
@@ -73,6 +74,9 @@ pub struct Labels {
     pub size: DynoSize,
     pub command: String,
     pub launched_at: Timestamp,
+    /// Whose access it ends with; none for what is the app's own.
+    #[serde(default)]
+    pub by: Option<AccountId>,
 }
 
 /// What runs, in what.

@@ -159,6 +159,7 @@ pub(super) fn sample(instance: &Instance) -> String {
         size,
         command: String::new(),
         launched_at: jiff::Timestamp::UNIX_EPOCH,
+        by: None,
     };
     let body = Body {
         layers: vec!["/sample".into(); 2],

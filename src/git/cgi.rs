@@ -1,10 +1,10 @@
 //! One HTTP request as a CGI program's, streaming both ways.
 #![forbid(unsafe_code)]
 
-use super::pushes::Pass;
+use super::pushes::{Pass, Pusher};
 use super::{Git, plain};
-use crate::domain::actor::Actor;
 use crate::domain::app::App;
+use crate::drains::Reach;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -47,19 +47,19 @@ impl Drop for Held {
 }
 
 /// Lets git answer the request.
-pub(super) async fn run(git: &Git, actor: &Actor, app: &App, request: Request) -> io::Result<Response> {
+pub(super) async fn run(git: &Git, pusher: &Pusher, app: &App, request: Request) -> io::Result<Response> {
     let Some(service) = service(&request) else {
         return Ok(plain(StatusCode::FORBIDDEN, "Please upgrade your git client: only the smart protocol is spoken."));
     };
     let slot = git.slots.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let pass = git.pushes.admit(actor, app)?;
+    let pass = git.pushes.admit(pusher, app)?;
     let inside = git.control.repositories.enter(app.id).await;
     let repository = repository(git, app)?;
     let (parts, body) = request.into_parts();
     let mut command = Command::new(&git.program);
     command.arg("git-backend").arg(&repository).arg(git.pushes.socket());
     command.arg(git.control.place.instance.helper_uid().to_string());
-    command.env_clear().envs(environment(&parts, service, app, &pass));
+    command.env_clear().envs(environment(&parts, service, app, &pass, git.control.drains.reach()));
     // Not `kill_on_drop`, which ends only the leader: see [`Held`].
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).process_group(0);
     let mut child = command.spawn()?;
@@ -118,6 +118,7 @@ fn environment(
     service: &str,
     app: &App,
     pass: &Pass,
+    reach: &Reach,
 ) -> Vec<(&'static str, String)> {
     let header = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let end = if parts.uri.path().ends_with("/info/refs") { "info/refs" } else { service };
@@ -142,6 +143,7 @@ fn environment(
     pass_on("CONTENT_LENGTH", CONTENT_LENGTH);
     pass_on("HTTP_CONTENT_ENCODING", CONTENT_ENCODING);
     pass_on("GIT_PROTOCOL", GIT_PROTOCOL);
+    env.push((super::hook::OPEN_PORTS, reach.open.iter().map(u16::to_string).collect::<Vec<_>>().join(",")));
     env.extend(PASSED.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?))));
     env
 }

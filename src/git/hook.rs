@@ -11,12 +11,14 @@
 use super::lfs;
 use super::pushes::SUCCEEDED;
 use crate::client::{self, Call, Client, ClientError, Method, Server};
+use crate::drains::Reach;
 use crate::sys::tree;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead as _, BufWriter, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use tokio::sync::mpsc;
@@ -293,7 +295,34 @@ fn finish(step: &'static str, mut command: Command) -> Result<String, HookError>
     Err(HookError::Git { step, message: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
 }
 
-/// The submodules of a commit, fetched over https only: the server's machine can reach more than a pusher may.
+/// The server's own ports that submodules may be fetched from, as dynos may connect to them: numbers with commas.
+pub(super) const OPEN_PORTS: &str = "HOKKU_OPEN_PORTS";
+
+/// What git is told of where the host of an `https` URL is: only these addresses, so that the name can't lead elsewhere
+/// after it was looked at. Without an address of its own, a host is the proxy's to find.
+fn pinned(url: &str) -> Result<Option<String>, String> {
+    let uri: axum::http::Uri = url.parse().map_err(|_| "that is no URL".to_owned())?;
+    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(443));
+    let open = std::env::var(OPEN_PORTS).unwrap_or_default();
+    let reach = Reach { open: open.split(',').filter_map(|port| port.parse().ok()).collect() };
+    let proxied = ["https_proxy", "HTTPS_PROXY"].into_iter().any(|name| std::env::var_os(name).is_some());
+    match reach.look_up(host.trim_start_matches('[').trim_end_matches(']'), port) {
+        Ok(found) => {
+            let text = |address: &SocketAddr| match address.ip() {
+                IpAddr::V4(ip) => ip.to_string(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+            };
+            let addresses = found.iter().map(text).collect::<Vec<_>>().join(",");
+            Ok(Some(format!("http.curloptResolve={host}:{port}:{addresses}")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error.to_string()),
+        Err(_) if proxied => Ok(None),
+        Err(error) => Err(format!("its host can't be looked up: {error}")),
+    }
+}
+
+/// The submodules of a commit, fetched over https only, and from where builds may connect to: the server's machine can
+/// reach more than a pusher may.
 struct Modules<'a> {
     checkout: &'a Checkout,
     fetched: usize,
@@ -329,6 +358,7 @@ impl Modules<'_> {
         if !url.starts_with("https://") {
             return Err(failed("only https:// URLs are fetched".to_owned()));
         }
+        let pinned = pinned(url).map_err(failed)?;
         let repository = self.checkout.dir.join(format!("module-{}", self.fetched));
         let said = |error: HookError| match error {
             HookError::Git { message, .. } => failed(message),
@@ -347,6 +377,7 @@ impl Modules<'_> {
                 "-c",
                 "http.followRedirects=false",
             ]);
+            fetch.args(pinned.iter().flat_map(|place| ["-c", place.as_str()]));
             fetch.args(["fetch", "--quiet", "--no-tags"]).args(what).env("GIT_TERMINAL_PROMPT", "0");
             finish("fetch", fetch)
         };

@@ -25,9 +25,8 @@ use crate::build::room;
 use crate::control::access::{self, Subject};
 use crate::control::audit;
 use crate::control::tokens::Peer;
-use crate::control::{Control, ControlError};
+use crate::control::{Control, ControlError, Resource};
 use crate::domain::access::{Need, Permission};
-use crate::domain::actor::Actor;
 use crate::domain::app::App;
 use crate::domain::scope::Scope;
 use axum::Router;
@@ -36,7 +35,7 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use pushes::Pushes;
+use pushes::{Pusher, Pushes};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,9 +83,18 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
     let peer = request.extensions().get().copied().unwrap_or(Peer::Network);
     let token = authorization(request.headers()).map(str::to_owned);
     let push = cgi::is_push(&request);
-    let (actor, app) = match who_and_what(&git, &repository, peer, token.as_deref(), push).await {
+    let (pusher, app) = match who_and_what(&git, &repository, peer, token.as_deref(), push).await {
         Ok(found) => found,
-        Err(refused) => return refused,
+        Err(error) => {
+            if let Some(action) = refused_action(&error, push, token.is_some()) {
+                let (uri, extensions) = (request.uri().clone(), request.extensions().clone());
+                let shown = (peer, token.as_deref());
+                let (actor, app) = access::refused(&git.control, shown, &subject(&repository), &error).await;
+                let attempt = audit::attempt(action, (&actor, app.as_ref()), uri.path(), peer, &extensions);
+                audit::refused(&git.control, attempt, &error).await;
+            }
+            return refusal(&error);
+        }
     };
     if push && !has_room(&git) {
         let text = "The disk of the server is full: nothing was pushed. Make room there and push again.";
@@ -95,7 +103,7 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
     // A push asks first what there is; it is the second request that changes something.
     let event = if push && request.method() == Method::POST {
         let attempt =
-            audit::attempt("git:push", (&actor, Some(&app)), request.uri().path(), peer, request.extensions());
+            audit::attempt("git:push", (&pusher.actor, Some(&app)), request.uri().path(), peer, request.extensions());
         match audit::begin(&git.control, attempt).await {
             Ok(event) => Some(event),
             Err(error) => return unavailable(&error),
@@ -103,7 +111,7 @@ async fn answer(State(git): State<Git>, Path(repository): Path<String>, request:
     } else {
         None
     };
-    let response = cgi::run(&git, &actor, &app, request).await.unwrap_or_else(|error| {
+    let response = cgi::run(&git, &pusher, &app, request).await.unwrap_or_else(|error| {
         tracing::error!("can't run git for {}: {error}", app.name);
         plain(StatusCode::INTERNAL_SERVER_ERROR, "Git could not be started on the server.")
     });
@@ -126,21 +134,35 @@ async fn who_and_what(
     peer: Peer,
     token: Option<&str>,
     push: bool,
-) -> Result<(Actor, App), Response> {
-    let name = repository.strip_suffix(".git").unwrap_or(repository);
+) -> Result<(Pusher, App), ControlError> {
     let (scope, need) = (if push { Scope::Write } else { Scope::Read }, Need::On(Permission::Deploy));
-    let entry = access::enter(&git.control, (peer, token), scope, need, Subject::App(name.to_owned())).await;
-    let entry = entry.map_err(|error| match error {
+    let entry = access::enter(&git.control, (peer, token), scope, need, subject(repository)).await?;
+    let app = entry.app.ok_or(ControlError::NotFound(Resource::App))?;
+    Ok((Pusher { actor: entry.caller.actor, bearer: entry.bearer }, app))
+}
+
+/// What a refusal is called in the audit log; git asks without a token first.
+fn refused_action(error: &ControlError, push: bool, shown: bool) -> Option<&'static str> {
+    match error {
+        ControlError::Denied => shown.then_some(audit::FAILED_TOKEN),
+        _ => Some(if push { "git:push" } else { audit::READ }),
+    }
+}
+
+fn subject(repository: &str) -> Subject {
+    Subject::App(repository.strip_suffix(".git").unwrap_or(repository).to_owned())
+}
+
+fn refusal(error: &ControlError) -> Response {
+    match error {
         ControlError::Denied => unauthorized(),
         ControlError::Forbidden { has } => {
             plain(StatusCode::FORBIDDEN, &format!("This token is for {has} and does not permit that."))
         }
         ControlError::Lacks { need } => plain(StatusCode::FORBIDDEN, &format!("That needs {need}.")),
         ControlError::NotFound(_) => plain(StatusCode::NOT_FOUND, "Couldn't find that app."),
-        error => unavailable(&error),
-    })?;
-    let app = entry.app.ok_or_else(|| plain(StatusCode::NOT_FOUND, "Couldn't find that app."))?;
-    Ok((entry.caller.actor, app))
+        error => unavailable(error),
+    }
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {

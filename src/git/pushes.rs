@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 use crate::control::builds::{self, NewBuild, NewSource};
+use crate::control::grants::{self, Bearer, Grant, Held};
 use crate::control::{Control, ControlError};
+use crate::domain::access::Permission;
 use crate::domain::actor::Actor;
 use crate::domain::app::App;
 use crate::domain::build::{BuildId, BuildStatus};
@@ -43,9 +45,16 @@ pub(super) struct Pushes {
 
 #[derive(Clone, Debug)]
 struct Push {
-    actor: Actor,
+    pusher: Pusher,
     app: App,
     build: Option<BuildId>,
+}
+
+/// Who pushes, and by what.
+#[derive(Clone, Debug)]
+pub(super) struct Pusher {
+    pub(super) actor: Actor,
+    pub(super) bearer: Bearer,
 }
 
 /// The right to build one app, for as long as this lives.
@@ -99,12 +108,12 @@ impl Pushes {
         &self.socket
     }
 
-    /// Gives a git process the right to build `app` for `actor`.
-    pub(super) fn admit(&self, actor: &Actor, app: &App) -> io::Result<Pass> {
+    /// Gives a git process the right to build `app` for `pusher`.
+    pub(super) fn admit(&self, pusher: &Pusher, app: &App) -> io::Result<Pass> {
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let token = hex::encode(random);
-        let push = Push { actor: actor.clone(), app: app.clone(), build: None };
+        let push = Push { pusher: pusher.clone(), app: app.clone(), build: None };
         lock(&self.known).insert(token.clone(), push);
         Ok(Pass { token, known: Arc::clone(&self.known) })
     }
@@ -137,11 +146,11 @@ async fn build(
         return refused(StatusCode::FORBIDDEN, "This push is over.");
     };
     match submit(&pushes.control, &push, wanted.commit, request.into_body()).await {
-        Ok((id, reader)) if pushes.begin(&token, id) => {
-            let following = Following { control: pushes.control, build: id, reader, ended: false };
-            Body::from_stream(stream::unfold(following, Following::next)).into_response()
+        Ok((id, reader, held)) if pushes.begin(&token, id) => {
+            let following = Following { control: pushes.control, build: id, reader, held, ended: false };
+            Body::from_stream(stream::unfold(Some(following), Following::next)).into_response()
         }
-        Ok((id, _)) => {
+        Ok((id, ..)) => {
             pushes.control.supervisor.builds().cancel(id);
             refused(StatusCode::FORBIDDEN, "This push is over.")
         }
@@ -158,32 +167,44 @@ async fn submit(
     push: &Push,
     commit: String,
     archive: Body,
-) -> Result<(BuildId, OutputReader), ControlError> {
-    let secret = control.sources.create()?;
+) -> Result<(BuildId, OutputReader, Held), ControlError> {
+    let secret = control.sources.create(push.pusher.actor.id)?;
     control.sources.receive(&secret, None, archive.into_data_stream()).await?;
+    // The pack may have taken its time.
+    let grant = Grant { bearer: push.pusher.bearer, on: Some((push.app.id, Permission::Deploy)) };
+    let held = grants::hold(control, grant).await?;
     let new = NewBuild {
         source: NewSource::Uploaded { secret, checksum: None },
         version: Some(commit),
         buildpacks: Vec::new(),
     };
-    let build = builds::create(control, &push.actor, push.app.clone(), new).await?;
+    let build = builds::create(control, &push.pusher.actor, push.app.clone(), new).await?;
     let output = control.supervisor.builds().output(build.id);
-    Ok((build.id, output.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?))
+    Ok((build.id, output.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?, held))
 }
 
-/// A build's lines on their way to its pusher. Whoever stops reading before the end cancels it.
+const ENDED: &str = "\n !     Your access to this app has ended, and with it this build.\n";
+
+/// A build's lines on their way to its pusher. Whoever stops reading before the end, or may not any more, cancels it.
 struct Following {
     control: Control,
     build: BuildId,
     reader: OutputReader,
+    held: Held,
     ended: bool,
 }
 
 impl Following {
-    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
-        let piece = self.reader.next().await;
-        self.ended = piece.is_none();
-        Some((Ok(piece?), self))
+    async fn next(mut following: Option<Self>) -> Option<(Result<Bytes, Infallible>, Option<Self>)> {
+        let mut this = following.take()?;
+        tokio::select! {
+            biased;
+            () = this.held.ended() => Some((Ok(Bytes::from_static(ENDED.as_bytes())), None)),
+            piece = this.reader.next() => {
+                this.ended = piece.is_none();
+                Some((Ok(piece?), Some(this)))
+            }
+        }
     }
 }
 

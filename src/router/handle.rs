@@ -465,13 +465,13 @@ impl Driver {
             let write = self.unwritten;
             tokio::select! {
                 filled = process.fill() => filled?,
-                command = self.commands.recv() => match command {
-                    Some(command) => self.obey(command, process).await?,
-                    None => {
+                command = self.commands.recv() => {
+                    let Some(command) = command else {
                         self.write_routes();
                         return Ok(());
-                    }
-                },
+                    };
+                    self.obey(command, process).await?;
+                }
                 () = tokio::time::sleep_until(write.unwrap_or_else(tokio::time::Instant::now)), if write.is_some() => {
                     self.write_routes();
                 }

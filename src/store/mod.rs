@@ -191,4 +191,6 @@ impl Tx<'_> {
 }
 
 #[cfg(test)]
+mod audit_tests;
+#[cfg(test)]
 mod tests;

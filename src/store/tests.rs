@@ -24,7 +24,7 @@ use std::slice;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-fn root() -> TempDir {
+pub(super) fn root() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
@@ -32,7 +32,10 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-fn write<T: Send + 'static>(store: &Store, f: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static) -> T {
+pub(super) fn write<T: Send + 'static>(
+    store: &Store,
+    f: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+) -> T {
     run(store.write(f)).unwrap()
 }
 
@@ -40,7 +43,7 @@ fn read<T: Send + 'static>(store: &Store, f: impl FnOnce(&Tx<'_>) -> Result<T, S
     run(store.read(f)).unwrap()
 }
 
-fn new_app(tx: &Tx<'_>, name: &str) -> Result<App, StoreError> {
+pub(super) fn new_app(tx: &Tx<'_>, name: &str) -> Result<App, StoreError> {
     let now = Timestamp::now();
     let app = App {
         id: AppId(Uuid::new_v4()),
@@ -298,7 +301,9 @@ fn tokens_work_until_they_expire_or_are_deleted() {
         let read: Scopes = "read".parse().unwrap();
         let lasting = tokens::insert(tx, admin.id, &[1; 32], "laptop", &Scopes::default(), None, false)?;
         let brief = tokens::insert(tx, admin.id, &[2; 32], "login", &read, Some(later), true)?;
-        assert_eq!(tokens::caller_of(tx, &[2; 32], now)?, Some((Caller { actor: admin.actor(), admin: true }, read)));
+        let whose = Caller { actor: admin.actor(), admin: true };
+        assert_eq!(tokens::caller_of(tx, &[2; 32], now)?, Some((whose, read, brief.id)));
+        assert_eq!(tokens::digest(tx, brief.id)?, Some([2; 32]));
         assert_eq!(tokens::caller_of(tx, &[2; 32], later)?, None);
         assert_eq!(tokens::caller_of(tx, &[3; 32], now)?, None);
         assert_eq!(tokens::list(tx, admin.id, now)?, [lasting.clone(), brief.clone()]);
@@ -364,7 +369,7 @@ fn each_thing_that_can_be_wrong_with_the_files_is_one_clear_sentence() {
     let connection = rusqlite::Connection::open(newer.path().join(FILE)).unwrap();
     connection.pragma_update(None, "user_version", 999).unwrap();
     drop(connection);
-    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 13): use that version");
+    insta::assert_snapshot!(message(&newer), @"the database ROOT/db.sqlite was written by a newer hokku (schema 999, this one knows up to 14): use that version");
 
     let not_sqlite = made();
     fs::write(not_sqlite.path().join(FILE), "this is a letter to my aunt\n".repeat(1000)).unwrap();

@@ -60,15 +60,15 @@ pub fn insert(
     Ok(token)
 }
 
-/// Whose token it is and what it is good for; `None` when there is none of that digest or it has expired.
-pub fn caller_of(tx: &Tx<'_>, sha256: &[u8; 32], now: Timestamp) -> Result<Option<(Caller, Scopes)>, StoreError> {
+/// Whose token it is, what it is good for and its id; `None` when there is none of that digest or it has expired.
+pub fn caller_of(tx: &Tx<'_>, sha256: &[u8; 32], now: Timestamp) -> Result<Option<(Caller, Scopes, Uuid)>, StoreError> {
     tx.one(
-        "SELECT accounts.id, accounts.email, accounts.admin, tokens.scopes FROM tokens JOIN accounts ON accounts.id = tokens.account_id
+        "SELECT accounts.id, accounts.email, accounts.admin, tokens.scopes, tokens.id AS token FROM tokens JOIN accounts ON accounts.id = tokens.account_id
          WHERE sha256 = ?1 AND (expires_at IS NULL OR expires_at > ?2) AND accounts.removed_at IS NULL",
         (sha256.as_slice(), nanos(now)),
         |row| {
             let actor = Actor { id: parsed(row, "id")?, email: row.get("email")? };
-            Ok((Caller { actor, admin: row.get("admin")? }, parsed(row, "scopes")?))
+            Ok((Caller { actor, admin: row.get("admin")? }, parsed(row, "scopes")?, parsed(row, "token")?))
         },
     )
 }
@@ -84,6 +84,11 @@ pub fn list(tx: &Tx<'_>, account: AccountId, now: Timestamp) -> Result<Vec<Token
 
 pub fn get(tx: &Tx<'_>, account: AccountId, id: Uuid) -> Result<Option<TokenRow>, StoreError> {
     tx.one("SELECT * FROM tokens WHERE id = ?1 AND account_id = ?2", (text(id), text(account)), token)
+}
+
+/// The digest of its text as it is now.
+pub fn digest(tx: &Tx<'_>, id: Uuid) -> Result<Option<[u8; 32]>, StoreError> {
+    tx.one("SELECT sha256 FROM tokens WHERE id = ?1", [text(id)], |row| row.get(0))
 }
 
 /// The row of a token that a client shows.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Parts, Settings};
+use crate::domain::actor::AccountId;
 use crate::domain::app::{App, AppId};
 use crate::domain::dyno::{DynoId, DynoName, Purpose};
 use crate::domain::feature::Feature;
@@ -32,6 +33,8 @@ pub(super) struct Order {
     pub command: String,
     /// On top of the config vars, for `hokku run -e`.
     pub env: Vec<(String, String)>,
+    /// Whose access it ends with.
+    pub by: Option<AccountId>,
 }
 
 impl Order {
@@ -47,6 +50,7 @@ impl Order {
             size: self.size,
             command: self.command.clone(),
             launched_at: now,
+            by: self.by,
         }
     }
 }

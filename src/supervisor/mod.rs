@@ -23,7 +23,7 @@ mod wording;
 
 pub use engine::Engine;
 
-use crate::domain::actor::Actor;
+use crate::domain::actor::{AccountId, Actor};
 use crate::domain::app::{App, AppId};
 use crate::domain::dyno::{DynoId, DynoName, DynoState, Exit, Purpose};
 use crate::domain::egress::Egress;
@@ -118,6 +118,17 @@ pub struct Run {
     /// `None`: detached, its output goes to the log.
     pub attach: Option<Attach>,
     pub actor: Actor,
+    /// Whose access it ends with; none when root of the box began it.
+    pub by: Option<AccountId>,
+}
+
+/// A one-off dyno, and whose access it ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OneOff {
+    pub id: DynoId,
+    pub app: AppId,
+    /// None when root of the box began it.
+    pub by: Option<AccountId>,
 }
 
 /// How a client wants to be attached.
@@ -168,6 +179,8 @@ enum Command {
     Stop(AppId, Stop, oneshot::Sender<usize>),
     Build(Box<Launch>, oneshot::Sender<Result<Exit, LaunchFailure>>),
     Kill(DynoId),
+    OneOffs(oneshot::Sender<Vec<OneOff>>),
+    Evict(DynoId),
     Settled(ReleaseId, oneshot::Sender<Release>),
     /// A job has made a launch, or could not.
     Prepared(Box<Launch>),
@@ -264,6 +277,16 @@ impl Supervisor {
 
     pub fn kill(&self, id: DynoId) {
         self.send(Command::Kill(id));
+    }
+
+    /// Those that live or wait for their client.
+    pub async fn one_offs(&self) -> Vec<OneOff> {
+        self.ask(Command::OneOffs).await.unwrap_or_default()
+    }
+
+    /// Kills a dyno because the access that it was begun by has ended, and says so in the app's log.
+    pub fn evict(&self, id: DynoId) {
+        self.send(Command::Evict(id));
     }
 
     /// What dynos may use, by their size.

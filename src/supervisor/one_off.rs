@@ -2,14 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::launch::{self, Order};
-use super::reconcile::Reconciler;
+use super::reconcile::{Dyno, Reconciler};
 use super::want::current_code;
-use super::{Attach, Command, DynoView, LaunchFailure, Run, RunError, wording};
+use super::{Attach, Command, DynoView, LaunchFailure, OneOff, Run, RunError, wording};
 use crate::domain::actor::Actor;
 use crate::domain::app::AppId;
-use crate::domain::dyno::{DynoId, DynoName, DynoState, Exit, Purpose};
+use crate::domain::dyno::{DynoEvent, DynoId, DynoName, DynoState, Exit, Purpose};
 use crate::domain::procfile::ProcessType;
-use crate::dyno::{Inside, Io, Launch};
+use crate::dyno::{Inside, Io, Labels, Launch};
 use crate::wire::attach::BoxedIo;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -57,6 +57,7 @@ impl Reconciler {
             size: run.size.unwrap_or_default(),
             command: launch::expand(&run.command, &code.types),
             env: run.env,
+            by: run.by,
         };
         let line = format!("Starting process with command `{}` by user {}", order.command, run.actor.email);
         self.log(app, wording::of_dyno(&order.name, line));
@@ -103,6 +104,34 @@ impl Reconciler {
         let Some(dyno) = self.dynos.get(&id).filter(|dyno| dyno.waiting.is_some()) else { return };
         self.log(dyno.labels.app, wording::of_dyno(&dyno.labels.name, wording::R13));
         self.dynos.remove(&id);
+    }
+
+    /// Those that live or wait for their client, and what waits for one to be let into a dyno.
+    pub(super) fn one_offs(&self) -> Vec<OneOff> {
+        let one_off = |(id, dyno): (&DynoId, &Dyno)| {
+            let Labels { app, by, .. } = dyno.labels;
+            (dyno.labels.purpose == Purpose::Run && dyno.state.is_live()).then_some(OneOff { id: *id, app, by })
+        };
+        let visit = |(id, (dyno, _)): (&DynoId, &(DynoId, Inside))| {
+            let app = self.dynos.get(dyno)?.labels.app;
+            Some(OneOff { id: *id, app, by: None })
+        };
+        self.dynos.iter().filter_map(one_off).chain(self.visits.iter().filter_map(visit)).collect()
+    }
+
+    /// At once: whoever began it is not to look on while it takes its time.
+    pub(super) fn evict(&mut self, id: DynoId) {
+        let Some(dyno) = self.dynos.get(&id) else { return };
+        let (app, name) = (dyno.labels.app, dyno.labels.name.clone());
+        if dyno.waiting.is_some() {
+            self.dynos.remove(&id);
+        } else if matches!(dyno.state, DynoState::Starting { .. } | DynoState::Up { .. }) {
+            self.step(id, DynoEvent::StopAsked);
+            self.parts.engine.kill(id);
+        } else {
+            return;
+        }
+        self.log(app, wording::of_dyno(&name, wording::EVICTED));
     }
 
     pub(super) fn build(&mut self, launch: Launch, reply: oneshot::Sender<Result<Exit, LaunchFailure>>) {

@@ -167,6 +167,8 @@ impl Reconciler {
             }
             Command::Build(launch, reply) => self.build(*launch, reply),
             Command::Kill(id) => self.parts.engine.kill(id),
+            Command::OneOffs(reply) => drop(reply.send(self.one_offs())),
+            Command::Evict(id) => self.evict(id),
             Command::Settled(release, reply) => self.settled(release, reply).await,
             Command::Prepared(launch) => self.prepared(*launch).await,
             Command::Unlaunchable(id, message) => self.failed(id, message).await,
@@ -265,7 +267,7 @@ impl Reconciler {
     }
 
     /// Moves a dyno to its next state and says so in the app's log.
-    fn step(&mut self, id: DynoId, event: DynoEvent) {
+    pub(super) fn step(&mut self, id: DynoId, event: DynoEvent) {
         let Some(dyno) = self.dynos.get_mut(&id) else { return };
         let before = dyno.state;
         dyno.state = before.on(event, dyno.labels.purpose, dyno.labels.streak, Timestamp::now());
@@ -378,6 +380,7 @@ impl Reconciler {
             size: formation.0.get(&name.kind).map(|scale| scale.size).unwrap_or_default(),
             command: command.clone(),
             env: Vec::new(),
+            by: None,
         };
         self.log(order.app, wording::of_dyno(name, wording::changed("down", "starting")));
         self.launch(order, wanted.app.name.as_str(), Io::Log);
@@ -397,6 +400,7 @@ impl Reconciler {
             size: pending.formation.0.get(&ProcessType::release()).map(|scale| scale.size).unwrap_or_default(),
             command: command.clone(),
             env: Vec::new(),
+            by: None,
         };
         let io = match wanted.pending.as_ref().map(|release| self.parts.outputs.create(release.id.0)) {
             Some(Ok(output)) => Io::Lines(copy_to(output)),

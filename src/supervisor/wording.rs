@@ -43,6 +43,7 @@ pub(super) const R13: &str = "Error R13 (Attach error) -> Failed to attach to pr
 pub(super) const R14: &str = "Error R14 (Memory quota exceeded)";
 pub(super) const R15: &str = "Error R15 (Memory quota vastly exceeded)";
 pub(super) const STOPPING: &str = "Stopping all processes with SIGTERM";
+pub(super) const EVICTED: &str = "Stopping: the access that it was started with has ended";
 pub(super) const KILLING: &str = "Stopping remaining processes with SIGKILL";
 
 /// Why a release failed, for people.

@@ -272,10 +272,12 @@ pub fn spawn_sharing<F: FnOnce() -> Infallible>(_single: &SingleThreaded, child:
     unsafe { mprotect(stack, GUARD, none)? };
     let mut child = Some(child);
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the end of the mapping.
+    let top = unsafe { stack.add(STACK) };
     // SAFETY: the child gets a stack of its own and runs while this process, which has no other thread, is stopped; it
     // does not come back, so nothing of its frames is used after it. What it leaves in memory stays valid: it changes
     // what it captured only as any closure may. Descriptors, ids and signal handlers are its own.
-    let pid = unsafe { libc::clone(enter::<F>, stack.add(STACK), flags, (&raw mut child).cast()) };
+    let pid = unsafe { libc::clone(enter::<F>, top, flags, (&raw mut child).cast()) };
     let error = io::Error::last_os_error();
     // SAFETY: the child runs in another program by now, or not at all.
     unsafe { munmap(stack, STACK)? };

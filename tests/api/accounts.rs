@@ -154,7 +154,7 @@ async fn what_has_been_shown_is_good_for_no_token_once_the_password_is_another()
     let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "carl@example.com:correct horse");
     for shown in [format!("Bearer {carl}"), format!("Basic {basic}")] {
         // In the middle of a request for a token.
-        let (caller, proof) = accounts::log_in(control, Peer::Network, Some(&shown)).await.unwrap();
+        let (caller, proof) = accounts::log_in(control, (Peer::Network, None), Some(&shown)).await.unwrap();
         let create = || tokens::create(control, (&caller.actor, proof.clone()), "late", Scopes::default(), None);
         create().await.unwrap();
         server.quietly("PATCH", "/accounts/carl@example.com", r#"{"new_password":true}"#).await;
@@ -162,7 +162,8 @@ async fn what_has_been_shown_is_good_for_no_token_once_the_password_is_another()
         server.quietly("PATCH", "/accounts/carl@example.com", r#"{"password":"correct horse"}"#).await;
         assert!(matches!(create().await, Err(ControlError::Denied)), "another one, though the same word");
         if shown.starts_with("Basic") {
-            let hash = accounts::check_password(control, &caller.actor, "correct horse".to_owned()).await.unwrap();
+            let hash =
+                accounts::check_password(control, &caller.actor, None, "correct horse".to_owned()).await.unwrap();
             server.quietly("PATCH", "/accounts/carl@example.com", r#"{"new_password":true}"#).await;
             let password = Some(NewPassword::Given("mallory's own".to_owned()));
             let late = Patch { password, so_far: Some(hash), ..Patch::default() };

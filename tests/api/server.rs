@@ -347,9 +347,11 @@ macro_rules! assert_said {
         settings.add_filter(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "[time]");
         settings.add_filter(r"hokku_[0-9a-f]{48}", "[token]");
         settings.add_filter(r"/(sources|slugs)/[0-9a-f]{32}", "/$1/[secret]");
-        settings.add_filter(r"/(streams|attach)/\[uuid\]/[0-9a-f]{32}", "/$1/[uuid]/[secret]");
+        settings.add_filter(r"/streams/\[uuid\]/[0-9a-f]{64}", "/streams/[uuid]/[secret]");
+        settings.add_filter(r"/attach/[0-9a-f]{96}", "/attach/[secret]");
         settings.add_filter(r"/logs/\[uuid\]-[0-9a-f]{32}-[0-9a-f]+", "/logs/[ticket]");
         settings.add_filter(r"\brun\.\d{4}\b", "run.[number]");
+        settings.add_filter(r"rendezvous://([^/]+)/[0-9a-f]{96}", "rendezvous://$1/[secret]");
         settings.add_filter(r"\b[0-9a-f]{64}\b", "[digest]");
         settings.add_filter(r#"-----BEGIN [A-Z ]+-----\\n[^"…]*(… \(\d+ bytes\))?"#, "[pem]");
         settings.add_filter(r#""slug_size": \d+"#, r#""slug_size": [bytes]"#);

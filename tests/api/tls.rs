@@ -63,7 +63,7 @@ async fn waiting(server: &Server, more: &str) -> String {
 async fn a_client_meets_its_dyno_once() {
     let server = Server::with_code().await;
     let secret = waiting(&server, r#","force_no_tty":true"#).await;
-    for wrong in [altered(&secret), "0".repeat(64), format!("{}{}", &secret[32..], &secret[..32])] {
+    for wrong in [altered(&secret), "0".repeat(96), format!("{}{}", &secret[32..], &secret[..32])] {
         let mut stream = connect(&server).await;
         stream.write_all(wrong.as_bytes()).await.unwrap();
         assert_eq!(rest(&mut stream).await, "", "{wrong}");

@@ -170,6 +170,7 @@ impl Bench {
             size: DynoSize::Basic,
             command: command.join(" "),
             launched_at: Timestamp::now(),
+            by: None,
         };
         let id = DynoId(Uuid::now_v7());
         self.dynos.launch(Launch { id, labels, body, ready, io });

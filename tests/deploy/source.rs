@@ -113,7 +113,15 @@ fn submodules_are_fetched_with_those_within_them() {
     submodule(&outer, "inner", "deep/inner");
     publish(&outer, "outer");
 
-    let hokku = Hokku::with("", &[("GIT_SSL_CAINFO", &certificate)]);
+    // The server's own machine is closed to them as it is to builds.
+    let closed = Hokku::with("", &[("GIT_SSL_CAINFO", &certificate)]);
+    let repository = closed.app("modules", "echo");
+    submodule(&repository, "outer", "lib/outer");
+    let output = closed.push(&repository).expect_rejection();
+    assert!(output.contains("it leads to this machine"), "{output}");
+
+    let open = format!("[network]\nallow_host = [\"tcp/{}\"]\n", https.port);
+    let hokku = Hokku::with(&open, &[("GIT_SSL_CAINFO", &certificate)]);
     let repository = hokku.app("modules", "echo");
     submodule(&repository, "outer", "lib/outer");
     let output = hokku.push(&repository).expect_success();

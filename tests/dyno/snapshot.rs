@@ -24,6 +24,7 @@ fn a_web_dyno_as_an_oci_configuration() {
         size: DynoSize::Basic,
         command: "node server.js".to_owned(),
         launched_at: "2026-11-22T17:02:45Z".parse().unwrap(),
+        by: None,
     };
     let body = Body {
         layers: vec!["/r/trees/abc".into(), "/r/stacks/host/def".into()],

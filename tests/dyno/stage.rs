@@ -130,6 +130,7 @@ impl Stage {
             size: DynoSize::Basic,
             command: "a test".to_owned(),
             launched_at: Timestamp::now(),
+            by: None,
         }
     }
 

@@ -556,6 +556,7 @@ fn labels(ticket: &Ticket, name: DynoName) -> Labels {
         size: DynoSize::default(),
         command: "driver.sh".to_owned(),
         launched_at: Timestamp::now(),
+        by: None,
     }
 }
 

@@ -29,6 +29,7 @@ impl Inner {
             size: DynoSize::default(),
             command: command.clone(),
             env: Vec::new(),
+            by: None,
         };
         let (sender, lines) = mpsc::unbounded_channel();
         let copying = tokio::spawn(copy(lines, ticket.output.clone()));
