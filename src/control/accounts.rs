@@ -354,8 +354,10 @@ pub async fn remove(
                 }
             } else if !owned.is_empty() {
                 let names: Vec<&str> = owned.iter().map(AppName::as_str).collect();
+                // Only an administrator, who needs no password, can give them away in the same moment.
+                let or = if so_far.is_none() { ", or remove it with --transfer-to EMAIL" } else { "" };
                 return Err(ControlError::Invalid(format!(
-                    "{} owns {}: transfer or destroy what it owns first, or remove it with --transfer-to EMAIL.",
+                    "{} owns {}: transfer or destroy what it owns first{or}.",
                     account.email,
                     names.join(", ")
                 )));
