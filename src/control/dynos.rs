@@ -235,4 +235,4 @@ pub async fn attach(control: &Control, client: Client, stream: BoxedIo) -> Resul
 }
 
 /// What a client is told whose dyno ends for that.
-pub const ACCESS_ENDED: &str = "your access to this app has ended, and with it this dyno";
+pub const ACCESS_ENDED: &str = "your access to this app has ended, and with it what you ran there";

@@ -177,11 +177,12 @@ impl Reconciler {
         }
     }
 
+    /// Plans the app anew when the dyno's state is another one.
     async fn observe(&mut self, Event { id, what }: Event) {
         let Some(dyno) = self.dynos.get_mut(&id) else { return };
         let (app, name) = (dyno.labels.app, dyno.labels.name.clone());
         match what {
-            What::Started => self.accepted(id),
+            What::Started => return self.accepted(id),
             What::Ready { addr } => {
                 dyno.addr = addr.or(dyno.addr);
                 self.step(id, DynoEvent::Ready);
@@ -191,10 +192,12 @@ impl Reconciler {
                 self.log(app, wording::of_dyno(&name, wording::R10));
                 self.log(app, wording::of_dyno(&name, "Stopping process with SIGKILL"));
                 self.parts.engine.kill(id);
+                return;
             }
             What::Killed => {
                 self.log(app, wording::of_dyno(&name, wording::R12));
                 self.log(app, wording::of_dyno(&name, wording::KILLING));
+                return;
             }
             What::InMemory { why } => {
                 if dyno.labels.purpose != Purpose::Build {
@@ -207,7 +210,6 @@ impl Reconciler {
                     self.log(app, wording::of_dyno(&name, wording::memory(bytes, quota)));
                     self.log(app, wording::of_dyno(&name, wording::R14));
                 }
-                // Nothing to plan: it goes on.
                 return;
             }
             What::Exited(exit) => self.ended(id, exit),

@@ -183,7 +183,7 @@ async fn one_off_dynos_end_with_the_access_they_were_begun_by() {
     server.quietly("PATCH", "/teams/apps/shop/collaborators/bob@example.com", lowered).await;
     let begun = Instant::now();
     let said = tokio::time::timeout(SOON, Frame::read(&mut stream)).await.expect("the client stays attached").unwrap();
-    let ended = "your access to this app has ended, and with it this dyno";
+    let ended = "your access to this app has ended, and with it what you ran there";
     assert_eq!(said, Some(Frame::Error(ended.to_owned())));
     until(async || runs(&server).await == 1).await;
     assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
@@ -191,6 +191,28 @@ async fn one_off_dynos_end_with_the_access_they_were_begun_by() {
     assert!(tokio::time::timeout(Duration::from_millis(700), tail.into_body().collect()).await.is_err());
     take_away(&server, "account removed", &bob).await;
     assert_eq!(runs(&server).await, 1, "what ann began goes on");
+}
+
+#[tokio::test]
+async fn who_was_let_into_a_dyno_is_out_with_his_access() {
+    for way in WAYS {
+        let (server, _, bob) = shop().await;
+        let body = format!(r#"{{"command":"cat","tty":false,"attach_protocol":"{PROTOCOL}"}}"#);
+        let mut urls = Vec::new();
+        for _ in 0..2 {
+            let (status, dyno) = server.as_with(&bob, "POST", "/apps/shop/dynos/web.1", &body).await;
+            assert_eq!(status, 201, "{dyno}");
+            urls.push(path(&dyno["attach_url"]));
+        }
+        let response = server.send_tcp(attach(&urls[0])).await;
+        assert_eq!(response.status(), 101);
+        let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        take_away(&server, way, &bob).await;
+        let said = tokio::time::timeout(SOON, Frame::read(&mut stream)).await.expect("the client stays inside").unwrap();
+        assert!(matches!(&said, Some(Frame::Error(text)) if text.contains("access to this app has ended")), "{said:?}");
+        assert_eq!(server.send_tcp(attach(&urls[1])).await.status(), 404, "{way}: the door is still open");
+        assert_eq!(server.quietly("GET", "/apps/shop/dynos/web.1", "").await["state"], "up", "the dyno goes on");
+    }
 }
 
 #[tokio::test]
