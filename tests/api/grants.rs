@@ -208,7 +208,8 @@ async fn who_was_let_into_a_dyno_is_out_with_his_access() {
         assert_eq!(response.status(), 101);
         let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
         take_away(&server, way, &bob).await;
-        let said = tokio::time::timeout(SOON, Frame::read(&mut stream)).await.expect("the client stays inside").unwrap();
+        let said =
+            tokio::time::timeout(SOON, Frame::read(&mut stream)).await.expect("the client stays inside").unwrap();
         assert!(matches!(&said, Some(Frame::Error(text)) if text.contains("access to this app has ended")), "{said:?}");
         assert_eq!(server.send_tcp(attach(&urls[1])).await.status(), 404, "{way}: the door is still open");
         assert_eq!(server.quietly("GET", "/apps/shop/dynos/web.1", "").await["state"], "up", "the dyno goes on");

@@ -240,7 +240,7 @@ fn left_behind(name: &str) -> Vec<String> {
     let run = Path::new("/run/hokku").join(name);
     let mut left: Vec<String> = run.exists().then(|| run.display().to_string()).into_iter().collect();
     let groups =
-        Command::new("find").args(["/sys/fs/cgroup", "-maxdepth", "3", "-name", &format!("hokku-{name}*")]).output();
+        Command::new("find").args(["/sys/fs/cgroup", "-maxdepth", "3", "-name", &format!("hokku-{name}")]).output();
     left.extend(text(&groups.unwrap().stdout).lines().map(str::to_owned));
     let tables = text(&Command::new("nft").args(["list", "tables"]).output().unwrap().stdout);
     let table = format!("hokku_{}", name.replace('-', "_"));
