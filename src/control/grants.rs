@@ -213,20 +213,19 @@ pub(super) async fn watch(control: Control) {
 
 async fn look_again(control: &Control, open: Vec<Grant>, dynos: Vec<OneOff>) -> Result<(), ControlError> {
     let looked = control.store.read(move |tx| {
-        let (mut grants, mut strays) = (Vec::new(), Vec::new());
-        for grant in open {
-            if refused(grant.check(tx))? {
-                grants.push(grant);
-            }
-        }
-        for dyno in dynos {
-            if refused(check_dyno(tx, &dyno))? {
-                strays.push(dyno);
-            }
-        }
-        Ok::<_, ControlError>((grants, strays))
+        // What can't be looked at stays, and keeps nothing else from being looked at.
+        let mut failed = None;
+        let mut has_ended = |checked| {
+            refused(checked).unwrap_or_else(|error| {
+                failed = Some(error);
+                false
+            })
+        };
+        let grants: Vec<Grant> = open.into_iter().filter(|grant| has_ended(grant.check(tx))).collect();
+        let strays: Vec<OneOff> = dynos.into_iter().filter(|dyno| has_ended(check_dyno(tx, dyno))).collect();
+        Ok::<_, ControlError>((grants, strays, failed))
     });
-    let (grants, strays) = looked.await?;
+    let (grants, strays, failed) = looked.await?;
     for grant in grants {
         let gone = control.grants.lock().remove(&grant);
         gone.inspect(|open| open.ended.cancel());
@@ -234,5 +233,5 @@ async fn look_again(control: &Control, open: Vec<Grant>, dynos: Vec<OneOff>) -> 
     for dyno in strays {
         control.supervisor.evict(dyno.id);
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }

@@ -166,12 +166,20 @@ impl Dynos {
         self.shared.spawn(task::launch(self.shared.clone(), launch, orders));
     }
 
-    /// Lets a program into a dyno that runs, for a client that speaks frames of [`crate::wire::attach`].
-    pub fn inside(&self, id: DynoId, order: &Inside, client: BoxedIo) {
+    /// Lets a program into a dyno that runs, for a client that speaks frames of [`crate::wire::attach`], until that has gone,
+    /// the program has ended or `until` is cancelled, as it is in the end.
+    pub fn inside(&self, id: DynoId, order: &Inside, client: BoxedIo, until: CancellationToken) {
         let mut hello = vec![VERSION, INSIDE];
         hello.extend(protocol::encode(order));
-        // The client is told all that there is to tell.
-        drop(attach::start(&self.shared, self.shared.instance.dyno_dir(id), hello, client));
+        let mut bridge = attach::start(&self.shared, self.shared.instance.dyno_dir(id), hello, client);
+        self.shared.spawn(async move {
+            tokio::select! {
+                // Whatever it is waiting for.
+                () = until.cancelled() => bridge.abort(),
+                // The client was told all that there is to tell.
+                _ = &mut bridge => until.cancel(),
+            }
+        });
     }
 
     /// SIGTERM to every process of the dyno; SIGKILL to those that are left after `grace`.

@@ -75,14 +75,15 @@ const REFUSED: &[&str] = &[
 const EPERM: u16 = 1;
 const ENOSYS: u16 = 38;
 
-/// `CLONE_NEWTIME | NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET`.
-const CLONE_NAMESPACES: u64 = 0x7e02_0080;
+/// `CLONE_NEWTIME | NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET`, and `CLONE_PARENT`: whoever lets a
+/// program into a dyno would get its children as its own.
+const CLONE_REFUSED: u64 = 0x7e02_8080;
 
 /// The policy as the `linux.seccomp` of an OCI configuration.
 pub fn seccomp() -> Value {
     let equal = |index: u32, value: u64| json!({ "index": index, "value": value, "op": "SCMP_CMP_EQ" });
     let allow = |name: &str, args: Value| json!({ "names": [name], "action": "SCMP_ACT_ALLOW", "args": args });
-    let no_namespaces = json!({ "index": 0, "value": CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" });
+    let no_namespaces = json!({ "index": 0, "value": CLONE_REFUSED, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" });
     let mut syscalls = vec![
         json!({ "names": ALLOWED, "action": "SCMP_ACT_ALLOW" }),
         // Its flags are in memory, where a filter can't look; libraries fall back to clone.

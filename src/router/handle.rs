@@ -78,6 +78,7 @@ enum Command {
     Publish(Box<RouteTable>),
     Certify(Box<Certificates>),
     Watch(DynoId, oneshot::Sender<()>),
+    Flush(oneshot::Sender<()>),
 }
 
 /// How long a router may take to say hello, and to end.
@@ -165,6 +166,14 @@ impl Router {
     pub fn certify(&self, certificates: Certificates) {
         // As above.
         let _ = self.commands.send(Command::Certify(Box::new(certificates)));
+    }
+
+    /// Has the last table written where a router finds it that is started without a server.
+    pub async fn flush(&self) {
+        let (done, written) = oneshot::channel();
+        if self.commands.send(Command::Flush(done)).is_ok() {
+            let _ = timeout(PATIENCE, written).await;
+        }
     }
 
     /// Where it listens for TLS, if it does.
@@ -502,6 +511,7 @@ impl Driver {
         None
     }
 
+    /// What is not written yet.
     fn write_routes(&mut self) {
         if self.unwritten.take().is_some()
             && let Some(table) = &self.table
@@ -536,6 +546,12 @@ impl Driver {
                 waiting.retain(|done| !done.is_closed());
                 waiting.push(done);
                 send(process, &FromServer::Watch(dyno)).await
+            }
+            Command::Flush(done) => {
+                self.write_routes();
+                // Whoever asked may have stopped waiting.
+                let _ = done.send(());
+                Ok(())
             }
         }
     }

@@ -168,7 +168,7 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     control::apps::sweep(&control).await.context("can't remove what a crash left of destroyed apps")?;
     control::drains::start_all(&control).await?;
     if router_tls.is_some() {
-        tokio::spawn(control::certs::keep_serving(control.clone(), router, own_names));
+        tokio::spawn(control::certs::keep_serving(control.clone(), router.clone(), own_names));
     }
     tokio::spawn(control::stacks::keep_collecting(control.clone()));
     tokio::spawn(control::disk::keep_collecting(control.clone()));
@@ -193,12 +193,14 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
     tell_systemd(&[NotifyState::Stopping]);
     closing.cancel();
     for server in serving {
-        // A connection that does not end by itself is cut off.
-        let _ = tokio::time::timeout(Duration::from_secs(5), server).await;
+        let _ = tokio::time::timeout(LAST_ANSWERS, server).await;
     }
-    dynos.shutdown().await;
+    tokio::join!(dynos.shutdown(), router.flush());
     Ok(())
 }
+
+/// A connection of the API that does not end by itself is cut off then.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Keeps the control group that was delegated to this process for the instance in `root`, whose dynos, launcher and router
 /// are to be in it, and does nothing else until it is told to end.

@@ -8,13 +8,15 @@ use crate::dyno::{Dynos, Inside, Launch};
 use crate::wire::attach::BoxedIo;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// The machine that runs dynos: the real one, or a fake in tests.
 pub trait Engine: Send + Sync + 'static {
     /// Starts a dyno: `Started` and `Ready`, or `Failed`, follow, and `Exited` in the end.
     fn launch(&self, launch: Launch);
-    /// Lets a program into a dyno that runs; no events follow, the client is told what becomes of it.
-    fn inside(&self, id: DynoId, order: Inside, client: BoxedIo);
+    /// Lets a program into a dyno that runs, as long as its client is there and `until` is not cancelled, as it is in the
+    /// end; no events follow, the client is told what becomes of it.
+    fn inside(&self, id: DynoId, order: Inside, client: BoxedIo, until: CancellationToken);
     /// SIGTERM to every process of the dyno; SIGKILL after `grace`.
     fn stop(&self, id: DynoId, grace: Duration);
     /// SIGKILL at once.
@@ -30,8 +32,8 @@ impl Engine for Dynos {
         Self::launch(self, launch);
     }
 
-    fn inside(&self, id: DynoId, order: Inside, client: BoxedIo) {
-        Self::inside(self, id, &order, client);
+    fn inside(&self, id: DynoId, order: Inside, client: BoxedIo, until: CancellationToken) {
+        Self::inside(self, id, &order, client, until);
     }
 
     fn stop(&self, id: DynoId, grace: Duration) {

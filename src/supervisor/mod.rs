@@ -154,6 +154,8 @@ pub enum RunError {
     NotWaiting,
     #[error("nothing can be started in a dyno that is not up")]
     NotUp,
+    #[error("too many wait to be let into that dyno already")]
+    Crowded,
     #[error("the dyno could not be started: {0}")]
     Launch(String),
     #[error("{0}")]

@@ -13,7 +13,11 @@ use crate::dyno::{Inside, Io, Labels, Launch};
 use crate::wire::attach::BoxedIo;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// So many may wait to be let into one dyno.
+const VISITS: usize = 16;
 
 impl Reconciler {
     /// Answers a client that will attach at once, anyone else when the dyno has been launched: from then on it needs
@@ -78,6 +82,9 @@ impl Reconciler {
     pub(super) fn inside(&mut self, dyno: DynoId, order: Inside, actor: &Actor) -> Result<DynoId, RunError> {
         let there = self.dynos.get(&dyno).filter(|there| matches!(there.state, DynoState::Up { .. }));
         let labels = &there.ok_or(RunError::NotUp)?.labels;
+        if self.visits.values().filter(|(there, _)| *there == dyno).count() >= VISITS {
+            return Err(RunError::Crowded);
+        }
         let command = order.command.last().map_or("", String::as_str);
         let line = format!("Starting process with command `{command}` inside by user {}", actor.email);
         self.log(labels.app, wording::of_dyno(&labels.name, line));
@@ -89,7 +96,10 @@ impl Reconciler {
 
     pub(super) fn attach(&mut self, id: DynoId, stream: BoxedIo) -> Result<(), RunError> {
         if let Some((dyno, order)) = self.visits.remove(&id) {
-            self.parts.engine.inside(dyno, order, stream);
+            let until = CancellationToken::new();
+            self.guests.retain(|_, until| !until.is_cancelled());
+            self.guests.insert(id, until.clone());
+            self.parts.engine.inside(dyno, order, stream, until);
             return Ok(());
         }
         let dyno = self.dynos.get_mut(&id).ok_or(RunError::NotWaiting)?;
@@ -121,6 +131,9 @@ impl Reconciler {
 
     /// At once: whoever began it is not to look on while it takes its time.
     pub(super) fn evict(&mut self, id: DynoId) {
+        if let Some(until) = self.guests.remove(&id) {
+            return until.cancel();
+        }
         let Some(dyno) = self.dynos.get(&id) else { return };
         let (app, name) = (dyno.labels.app, dyno.labels.name.clone());
         if dyno.waiting.is_some() {

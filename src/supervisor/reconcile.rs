@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// One dyno and what is known of it.
@@ -58,6 +59,8 @@ pub(super) struct Reconciler {
     pub(super) dynos: HashMap<DynoId, Dyno>,
     /// Programs that wait for their client, and the dynos that they are to be let into.
     pub(super) visits: HashMap<DynoId, (DynoId, Inside)>,
+    /// What was let in, until it is out again.
+    pub(super) guests: HashMap<DynoId, CancellationToken>,
     pub(super) apps: BTreeMap<AppId, Seen>,
     pub(super) table: RouteTable,
     /// Nothing is published before every app was planned once: a new server must not unroute what still serves.
@@ -72,6 +75,7 @@ impl Reconciler {
             commands,
             dynos: HashMap::new(),
             visits: HashMap::new(),
+            guests: HashMap::new(),
             apps: BTreeMap::new(),
             table: RouteTable::default(),
             surveyed: false,

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Dynos of the formation are up at once, a release phase passes at once, a build compiles until it is killed, and an
 /// attached client is told what was run and what it sent.
@@ -71,8 +72,10 @@ impl Engine for Pretender {
         }
     }
 
-    fn inside(&self, _: DynoId, order: Inside, client: BoxedIo) {
-        tokio::spawn(async move { converse(client, order.command.last().unwrap()).await });
+    fn inside(&self, _: DynoId, order: Inside, client: BoxedIo, until: CancellationToken) {
+        tokio::spawn(until.run_until_cancelled_owned(async move {
+            converse(client, order.command.last().unwrap()).await;
+        }));
     }
 
     fn stop(&self, id: DynoId, _: Duration) {

@@ -5,12 +5,25 @@ use hokku::domain::dyno::DynoId;
 use hokku::dyno::{Inside, Io, Ready, What};
 use hokku::wire::attach::Frame;
 use std::fs;
+use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+use tokio_util::sync::CancellationToken;
 
 fn let_in(stage: &Stage, id: DynoId, tty: Option<(u16, u16)>, command: &str) -> DuplexStream {
+    let_in_until(stage, id, tty, command, CancellationToken::new())
+}
+
+fn let_in_until(
+    stage: &Stage,
+    id: DynoId,
+    tty: Option<(u16, u16)>,
+    command: &str,
+    until: CancellationToken,
+) -> DuplexStream {
     let (ours, theirs) = duplex(64 * 1024);
     let command = ["sh", "-c", command].map(str::to_owned).to_vec();
-    stage.dynos().inside(id, &Inside { command, env: vec![("MORE".into(), "x".into())], tty }, Box::new(theirs));
+    let order = Inside { command, env: vec![("MORE".into(), "x".into())], tty };
+    stage.dynos().inside(id, &order, Box::new(theirs), until);
     ours
 }
 
@@ -62,13 +75,14 @@ async fn it_is_what_the_dynos_own_program_is() {
     // On the host it is in the dyno's group while it runs.
     let mut client = let_in(&stage, id, None, "echo up; exec sleep 1000");
     said(&mut client, "up").await;
-    let processes = stage.processes(id);
-    let commands: Vec<String> =
-        processes.iter().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()).collect();
-    assert_eq!(commands.iter().filter(|command| command.starts_with("sleep")).count(), 2, "{commands:?}");
+    let sleeping = |stage: &Stage| {
+        let commands = stage.processes(id).into_iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline")));
+        commands.filter_map(Result::ok).filter(|command| command.starts_with("sleep")).count()
+    };
+    eventually("it is in the group", || sleeping(&stage) == 2).await;
     // And goes with its client.
     drop(client);
-    eventually("it has gone", || stage.processes(id).len() + 1 == processes.len()).await;
+    eventually("it has gone", || sleeping(&stage) == 1).await;
 }
 
 #[tokio::test]
@@ -98,6 +112,23 @@ async fn it_ends_with_the_dyno_and_nothing_comes_into_one_that_has_ended() {
     let mut client = let_in(&stage, id, None, "true");
     assert_eq!(said(&mut client, "").await.1, Some(Frame::Error("the dyno has ended".into())));
     eventually("nothing is left", || stage.traces().is_empty()).await;
+}
+
+#[tokio::test]
+async fn one_that_takes_no_more_input_goes_when_it_is_to() {
+    let mut stage = Stage::new().await;
+    let id = dyno(&mut stage, "echo up; exec sleep 1000").await;
+    stage.logged("up").await;
+    let before = stage.processes(id).len();
+    let until = CancellationToken::new();
+    let mut client = let_in_until(&stage, id, None, "echo in; exec sleep 1000", until.clone());
+    said(&mut client, "in").await;
+    assert_eq!(stage.processes(id).len(), before + 1);
+    let frame = Frame::Stdin(vec![b'x'; 16 * 1024]).encode();
+    while tokio::time::timeout(Duration::from_secs(1), client.write_all(&frame)).await.is_ok() {}
+    assert_eq!(stage.processes(id).len(), before + 1);
+    until.cancel();
+    eventually("it goes", || stage.processes(id).len() == before).await;
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ async fn answer(
 ) -> io::Result<()> {
     while let Ok(Some(frame)) = Frame::read(shim).await {
         client.write_all(&frame.encode()).await?;
-        if matches!(frame, Frame::Exit(_)) {
+        if matches!(frame, Frame::Exit(_) | Frame::Error(_)) {
             return client.flush().await;
         }
     }

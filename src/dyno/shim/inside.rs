@@ -42,6 +42,8 @@ const IN_FLIGHT: usize = 256 * 1024;
 const CHUNK: usize = 16 * 1024;
 /// How long what the program has left behind may go on talking, and a client may take to listen.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long a program may take to be started.
+const ENTERED_WITHIN: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 /// Between SIGHUP and SIGKILL for a program whose client has gone.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -146,6 +148,12 @@ fn attend(
         Fork::Parent(guest) => guest,
     };
     drop((said, ends.theirs));
+    if !said_within(&word, ENTERED_WITHIN) {
+        // Until it is another program, whoever has the same user in there can stop it.
+        let _ = process::signal(&guest.pidfd, libc::SIGKILL);
+        let _ = process::wait(guest.pidfd.as_fd());
+        return Err(StepError::new("wait for the program", "guest", "something in the dyno keeps it from starting"));
+    }
     let mut buffer = vec![0; 8192];
     let (length, _) = step("wait for the program", "guest", fd::receive(&word, &mut buffer))?;
     if length > 0 {
@@ -308,8 +316,11 @@ impl Relay {
             polled.extend(self.ours.outputs.iter().map(|(fd, _)| PollFd::new(fd, PollFlags::IN)));
         }
         let _ = rustix::event::poll(&mut polled, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }));
+        let hung_up = !client.gone && polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
         let guest_ended = self.ended.is_none() && has_ended(&self.guest.pidfd);
         drop(polled);
+        // Also when nothing more of its input can be taken.
+        client.gone |= hung_up;
         if self.input.len() < IN_FLIGHT && !client.gone {
             client.fill();
         }
@@ -380,7 +391,11 @@ impl Relay {
 }
 
 fn has_ended(pidfd: &OwnedFd) -> bool {
-    let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+    said_within(pidfd, Timespec { tv_sec: 0, tv_nsec: 0 })
+}
+
+/// Whether there is something to be read, or an end of it, within that time.
+fn said_within(fd: &OwnedFd, time: Timespec) -> bool {
+    let mut polled = [PollFd::new(fd, PollFlags::IN)];
+    rustix::event::poll(&mut polled, Some(&time)).is_ok_and(|ready| ready > 0)
 }
