@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod builds;
+mod dynos;
 mod engine;
 mod launch;
 mod one_off;

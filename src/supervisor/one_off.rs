@@ -1,8 +1,9 @@
 //! Dynos that run once: `hokku run`, attached or not, and builds.
 #![forbid(unsafe_code)]
 
+use super::dynos::Dyno;
 use super::launch::{self, Order};
-use super::reconcile::{Dyno, Reconciler};
+use super::reconcile::Reconciler;
 use super::want::current_code;
 use super::{Attach, Command, DynoView, LaunchFailure, OneOff, Run, RunError, wording};
 use crate::domain::actor::Actor;
@@ -26,7 +27,7 @@ impl Reconciler {
         let detached = run.attach.is_none();
         match self.begin(run).await {
             Ok(id) if detached => {
-                if let Some(dyno) = self.dynos.get_mut(&id) {
+                if let Some(dyno) = self.dynos.get_mut(id) {
                     dyno.accepted = Some(reply);
                 }
             }
@@ -36,12 +37,12 @@ impl Reconciler {
     }
 
     pub(super) fn accepted(&mut self, id: DynoId) {
-        let Some(asked) = self.dynos.get_mut(&id).and_then(|dyno| dyno.accepted.take()) else { return };
+        let Some(asked) = self.dynos.get_mut(id).and_then(|dyno| dyno.accepted.take()) else { return };
         let _ = asked.send(self.view(id)); // who asked may have gone
     }
 
     fn view(&self, id: DynoId) -> Result<DynoView, RunError> {
-        let views = self.dynos.get(&id).map(|dyno| self.views(dyno.labels.app)).unwrap_or_default();
+        let views = self.dynos.get(id).map(|dyno| self.views(dyno.labels.app)).unwrap_or_default();
         views.into_iter().find(|view| view.id == id).ok_or(RunError::NotWaiting)
     }
 
@@ -66,11 +67,12 @@ impl Reconciler {
         let line = format!("Starting process with command `{}` by user {}", order.command, run.actor.email);
         self.log(app, wording::of_dyno(&order.name, line));
         let now = Timestamp::now();
-        self.insert(id, order.labels(run.app.name.as_str(), now), DynoState::Starting { since: now });
+        let labels = order.labels(run.app.name.as_str(), now);
+        self.dynos.insert(id, Dyno::new(labels, DynoState::Starting { since: now }));
         match run.attach {
             None => self.spawn_launch(order, Io::Log),
             Some(Attach { tty }) => {
-                if let Some(dyno) = self.dynos.get_mut(&id) {
+                if let Some(dyno) = self.dynos.get_mut(id) {
                     (dyno.waiting, dyno.tty) = (Some(order), tty);
                 }
                 self.later(self.parts.settings.attach_timeout, Command::AttachExpired(id));
@@ -80,7 +82,7 @@ impl Reconciler {
     }
 
     pub(super) fn inside(&mut self, dyno: DynoId, order: Inside, actor: &Actor) -> Result<DynoId, RunError> {
-        let there = self.dynos.get(&dyno).filter(|there| matches!(there.state, DynoState::Up { .. }));
+        let there = self.dynos.get(dyno).filter(|there| matches!(there.state, DynoState::Up { .. }));
         let labels = &there.ok_or(RunError::NotUp)?.labels;
         if self.visits.values().filter(|(there, _)| *there == dyno).count() >= VISITS {
             return Err(RunError::Crowded);
@@ -102,7 +104,7 @@ impl Reconciler {
             self.parts.engine.inside(dyno, order, stream, until);
             return Ok(());
         }
-        let dyno = self.dynos.get_mut(&id).ok_or(RunError::NotWaiting)?;
+        let dyno = self.dynos.get_mut(id).ok_or(RunError::NotWaiting)?;
         let order = dyno.waiting.take().ok_or(RunError::NotWaiting)?;
         let tty = dyno.tty;
         self.spawn_launch(order, Io::Attach { tty, stream });
@@ -111,19 +113,19 @@ impl Reconciler {
 
     pub(super) fn attach_expired(&mut self, id: DynoId) {
         self.visits.remove(&id);
-        let Some(dyno) = self.dynos.get(&id).filter(|dyno| dyno.waiting.is_some()) else { return };
+        let Some(dyno) = self.dynos.get(id).filter(|dyno| dyno.waiting.is_some()) else { return };
         self.log(dyno.labels.app, wording::of_dyno(&dyno.labels.name, wording::R13));
-        self.dynos.remove(&id);
+        self.dynos.remove(id);
     }
 
     /// Those that live or wait for their client, and what waits for one to be let into a dyno.
     pub(super) fn one_offs(&self) -> Vec<OneOff> {
-        let one_off = |(id, dyno): (&DynoId, &Dyno)| {
+        let one_off = |(id, dyno): (DynoId, &Dyno)| {
             let Labels { app, by, .. } = dyno.labels;
-            (dyno.labels.purpose == Purpose::Run && dyno.state.is_live()).then_some(OneOff { id: *id, app, by })
+            (dyno.labels.purpose == Purpose::Run && dyno.state.is_live()).then_some(OneOff { id, app, by })
         };
         let visit = |(id, (dyno, _)): (&DynoId, &(DynoId, Inside))| {
-            let app = self.dynos.get(dyno)?.labels.app;
+            let app = self.dynos.get(*dyno)?.labels.app;
             Some(OneOff { id: *id, app, by: None })
         };
         self.dynos.iter().filter_map(one_off).chain(self.visits.iter().filter_map(visit)).collect()
@@ -134,10 +136,10 @@ impl Reconciler {
         if let Some(until) = self.guests.remove(&id) {
             return until.cancel();
         }
-        let Some(dyno) = self.dynos.get(&id) else { return };
+        let Some(dyno) = self.dynos.get(id) else { return };
         let (app, name) = (dyno.labels.app, dyno.labels.name.clone());
         if dyno.waiting.is_some() {
-            self.dynos.remove(&id);
+            self.dynos.remove(id);
         } else if matches!(dyno.state, DynoState::Starting { .. } | DynoState::Up { .. }) {
             self.step(id, DynoEvent::StopAsked);
             self.parts.engine.kill(id);
@@ -149,10 +151,8 @@ impl Reconciler {
 
     pub(super) fn build(&mut self, launch: Launch, reply: oneshot::Sender<Result<Exit, LaunchFailure>>) {
         let id = launch.id;
-        self.insert(id, launch.labels.clone(), DynoState::Starting { since: Timestamp::now() });
-        if let Some(dyno) = self.dynos.get_mut(&id) {
-            dyno.done = Some(reply);
-        }
+        let state = DynoState::Starting { since: Timestamp::now() };
+        self.dynos.insert(id, Dyno { done: Some(reply), ..Dyno::new(launch.labels.clone(), state) });
         self.parts.engine.launch(launch);
     }
 
@@ -161,7 +161,7 @@ impl Reconciler {
         loop {
             let number = u32::from(u16::from_be_bytes([random_byte(), random_byte()])) % 9000 + 1000;
             let name = DynoName::new(kind.clone(), number);
-            if !self.dynos.values().any(|dyno| dyno.labels.app == app && dyno.labels.name == name) {
+            if !self.dynos.of(app).any(|(_, dyno)| dyno.labels.name == name) {
                 return name;
             }
         }

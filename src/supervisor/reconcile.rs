@@ -5,6 +5,7 @@
 //! event costs what its app costs, however many others there are.
 #![forbid(unsafe_code)]
 
+use super::dynos::{Dyno, Dynos};
 use super::launch::{self, Order};
 use super::want::{Verdict, Wanted, settle, wanted};
 use super::wording;
@@ -16,7 +17,7 @@ use crate::domain::plan::{self, Action, Have, Want};
 use crate::domain::procfile::ProcessType;
 use crate::domain::release::{Release, ReleaseId};
 use crate::domain::route::{AppRoute, RouteTable};
-use crate::dyno::{Event, Found, Inside, Io, Labels, Launch, What};
+use crate::dyno::{Event, Found, Inside, Io, Launch, What};
 use crate::logs::OutputWriter;
 use crate::store::{self, StoreError};
 use jiff::Timestamp;
@@ -27,22 +28,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// One dyno and what is known of it.
-pub(super) struct Dyno {
-    pub(super) labels: Labels,
-    pub(super) state: DynoState,
-    pub(super) addr: Option<SocketAddr>,
-    pub(super) timed_out: bool,
-    /// Why it could not be started.
-    pub(super) message: Option<String>,
-    /// Someone waits for its end.
-    pub(super) done: Option<oneshot::Sender<Result<Exit, LaunchFailure>>>,
-    /// Who asked for it is told once it is sure to outlive this server.
-    pub(super) accepted: Option<oneshot::Sender<Result<DynoView, RunError>>>,
-    /// It waits for its client.
-    pub(super) waiting: Option<Order>,
-    pub(super) tty: Option<(u16, u16)>,
-}
+/// So many commands and events are heard at most before what follows from them is done.
+const BATCH: usize = 1024;
 
 /// An app as it was when it was last planned.
 #[derive(Default)]
@@ -53,18 +40,29 @@ pub(super) struct Seen {
     pub(super) wake_at: Option<Timestamp>,
 }
 
+/// A dyno that is to end: at once, or when its requests have.
+pub(super) struct Leaving {
+    id: DynoId,
+    app: AppId,
+    name: DynoName,
+    served: bool,
+}
+
 pub(super) struct Reconciler {
     pub(super) parts: Parts,
     pub(super) commands: mpsc::UnboundedSender<Command>,
-    pub(super) dynos: HashMap<DynoId, Dyno>,
+    pub(super) dynos: Dynos,
     /// Programs that wait for their client, and the dynos that they are to be let into.
     pub(super) visits: HashMap<DynoId, (DynoId, Inside)>,
     /// What was let in, until it is out again.
     pub(super) guests: HashMap<DynoId, CancellationToken>,
     pub(super) apps: BTreeMap<AppId, Seen>,
     pub(super) table: RouteTable,
-    /// Nothing is published before every app was planned once: a new server must not unroute what still serves.
-    pub(super) surveyed: bool,
+    /// What is to be done when all that is there has been heard: apps to plan, a table to publish, and dynos to end once
+    /// that table holds. Many events of one moment, as of a restart of a whole app, cost one plan and one table.
+    pub(super) unplanned: BTreeSet<AppId>,
+    pub(super) unpublished: bool,
+    pub(super) leaving: Vec<Leaving>,
     pub(super) settling: HashMap<ReleaseId, Vec<oneshot::Sender<Release>>>,
 }
 
@@ -73,12 +71,14 @@ impl Reconciler {
         Self {
             parts,
             commands,
-            dynos: HashMap::new(),
+            dynos: Dynos::default(),
             visits: HashMap::new(),
             guests: HashMap::new(),
             apps: BTreeMap::new(),
             table: RouteTable::default(),
-            surveyed: false,
+            unplanned: BTreeSet::new(),
+            unpublished: false,
+            leaving: Vec::new(),
             settling: HashMap::new(),
         }
     }
@@ -98,10 +98,39 @@ impl Reconciler {
                     None => return,
                 },
                 event = events.recv() => match event {
-                    Some(event) => self.observe(event).await,
+                    Some(event) => self.observe(event),
                     None => return,
                 },
-                () = until(due) => self.plan_due().await,
+                () = until(due) => self.wake_due(),
+            }
+            for _ in 0..BATCH {
+                if let Ok(event) = events.try_recv() {
+                    self.observe(event);
+                } else if let Ok(command) = inbox.try_recv() {
+                    self.obey(command).await;
+                } else {
+                    break;
+                }
+            }
+            self.settle_down().await;
+        }
+    }
+
+    /// Does what the events and commands until now have made necessary.
+    async fn settle_down(&mut self) {
+        let planned = !self.unplanned.is_empty();
+        while let Some(app) = self.unplanned.pop_first() {
+            self.plan(app).await;
+        }
+        if self.unpublished {
+            self.publish();
+        }
+        for leaving in std::mem::take(&mut self.leaving) {
+            self.see_off(leaving);
+        }
+        if planned {
+            for release in self.settling.keys().copied().collect::<Vec<_>>() {
+                self.tell_settled(release).await;
             }
         }
     }
@@ -117,12 +146,11 @@ impl Reconciler {
             Vec::new()
         });
         let mut apps: BTreeSet<AppId> = stored.iter().map(|app| app.id).collect();
-        apps.extend(self.dynos.values().map(|dyno| dyno.labels.app));
-        for app in apps {
-            self.plan(app).await;
-        }
-        self.surveyed = true;
-        self.publish();
+        apps.extend(self.dynos.apps());
+        self.unplanned.extend(apps);
+        // The first table has all of them: a new server must not unroute what still serves.
+        self.unpublished = true;
+        self.settle_down().await;
     }
 
     fn adopt(&mut self, found: Found) {
@@ -134,8 +162,8 @@ impl Reconciler {
             self.parts.engine.kill(id);
         }
         let state = if was_ready { DynoState::Up { since } } else { DynoState::Starting { since } };
-        self.insert(id, labels, state);
-        if let Some(dyno) = self.dynos.get_mut(&id) {
+        self.dynos.insert(id, Dyno::new(labels, state));
+        if let Some(dyno) = self.dynos.get_mut(id) {
             dyno.addr = addr.map(|addr| SocketAddr::new(addr.ip(), super::Settings::PORT));
         }
         if let Some(exit) = exit {
@@ -143,47 +171,36 @@ impl Reconciler {
         }
     }
 
-    pub(super) fn insert(&mut self, id: DynoId, labels: Labels, state: DynoState) {
-        let dyno = Dyno {
-            labels,
-            state,
-            addr: None,
-            timed_out: false,
-            message: None,
-            done: None,
-            accepted: None,
-            waiting: None,
-            tty: None,
-        };
-        self.dynos.insert(id, dyno);
-    }
-
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Wake(app) => self.plan(app).await,
-            Command::Dynos(app, reply) => drop(reply.send(self.views(app))),
+            Command::Wake(app) => drop(self.unplanned.insert(app)),
+            Command::Dynos(app, reply) => {
+                // What was asked for before is seen.
+                self.settle_down().await;
+                let _ = reply.send(self.views(app)); // who asked may have gone
+            }
             Command::Run(run, reply) => self.one_off(*run, reply).await,
             Command::Inside(dyno, order, actor, reply) => drop(reply.send(self.inside(dyno, *order, &actor))),
             Command::Attach(id, stream, reply) => drop(reply.send(self.attach(id, stream))),
             Command::Stop(app, what, reply) => {
                 let _ = reply.send(self.stop_named(app, &what)); // who asked may have gone
-                self.plan(app).await;
+                self.unplanned.insert(app);
             }
             Command::Build(launch, reply) => self.build(*launch, reply),
             Command::Kill(id) => self.parts.engine.kill(id),
             Command::OneOffs(reply) => drop(reply.send(self.one_offs())),
             Command::Evict(id) => self.evict(id),
             Command::Settled(release, reply) => self.settled(release, reply).await,
-            Command::Prepared(launch) => self.prepared(*launch).await,
-            Command::Unlaunchable(id, message) => self.failed(id, message).await,
+            Command::Prepared(launch) => self.prepared(*launch),
+            Command::Unlaunchable(id, message) => self.failed(id, &message),
             Command::Reachable(releases) => releases.into_iter().for_each(|release| self.announce(&release)),
             Command::AttachExpired(id) => self.attach_expired(id),
         }
     }
 
     /// Plans the app anew when the dyno's state is another one.
-    async fn observe(&mut self, Event { id, what }: Event) {
-        let Some(dyno) = self.dynos.get_mut(&id) else { return };
+    fn observe(&mut self, Event { id, what }: Event) {
+        let Some(dyno) = self.dynos.get_mut(id) else { return };
         let (app, name) = (dyno.labels.app, dyno.labels.name.clone());
         match what {
             What::Started => return self.accepted(id),
@@ -217,14 +234,14 @@ impl Reconciler {
                 return;
             }
             What::Exited(exit) => self.ended(id, exit),
-            What::Failed { step, message } => return self.failed(id, format!("{step}: {message}")).await,
+            What::Failed { step, message } => return self.failed(id, &format!("{step}: {message}")),
         }
-        self.plan(app).await;
+        self.unplanned.insert(app);
     }
 
     /// The process has ended: log it, tell who waits, let the state say what that means.
     fn ended(&mut self, id: DynoId, exit: Exit) {
-        let Some(dyno) = self.dynos.get_mut(&id) else { return };
+        let Some(dyno) = self.dynos.get_mut(id) else { return };
         let (app, name, purpose) = (dyno.labels.app, dyno.labels.name.clone(), dyno.labels.purpose);
         let limits = self.parts.settings.sizes.of(dyno.labels.size);
         if let Some(done) = dyno.done.take() {
@@ -246,15 +263,15 @@ impl Reconciler {
         }
     }
 
-    async fn failed(&mut self, id: DynoId, message: String) {
-        let Some(dyno) = self.dynos.get_mut(&id) else { return };
+    fn failed(&mut self, id: DynoId, message: &str) {
+        let Some(dyno) = self.dynos.get_mut(id) else { return };
         let (app, name, purpose) = (dyno.labels.app, dyno.labels.name.clone(), dyno.labels.purpose);
-        dyno.message = Some(message.clone());
+        dyno.message = Some(message.to_owned());
         if let Some(done) = dyno.done.take() {
-            let _ = done.send(Err(LaunchFailure { step: "launch".into(), message: message.clone() }));
+            let _ = done.send(Err(LaunchFailure { step: "launch".into(), message: message.to_owned() }));
         }
         if let Some(asked) = dyno.accepted.take() {
-            let _ = asked.send(Err(RunError::Launch(message.clone()))); // who asked may have gone
+            let _ = asked.send(Err(RunError::Launch(message.to_owned()))); // who asked may have gone
         }
         tracing::warn!(dyno = %name, "could not be started: {message}");
         self.log(app, wording::of_dyno(&name, format!("Could not be started: {message}")));
@@ -263,18 +280,18 @@ impl Reconciler {
             Purpose::Run | Purpose::Build => self.forget(id),
             // A release phase that could not run has failed.
             Purpose::Release => {
-                if let Some(dyno) = self.dynos.get_mut(&id) {
+                if let Some(dyno) = self.dynos.get_mut(id) {
                     dyno.state = DynoState::Crashed { at: Timestamp::now(), streak: 1, exit: None };
                 }
             }
             Purpose::Formation => {}
         }
-        self.plan(app).await;
+        self.unplanned.insert(app);
     }
 
     /// Moves a dyno to its next state and says so in the app's log.
     pub(super) fn step(&mut self, id: DynoId, event: DynoEvent) {
-        let Some(dyno) = self.dynos.get_mut(&id) else { return };
+        let Some(dyno) = self.dynos.get_mut(id) else { return };
         let before = dyno.state;
         dyno.state = before.on(event, dyno.labels.purpose, dyno.labels.streak, Timestamp::now());
         let (from, to) = (before.word(), dyno.state.word());
@@ -284,13 +301,10 @@ impl Reconciler {
         }
     }
 
-    async fn plan_due(&mut self) {
+    fn wake_due(&mut self) {
         let now = Timestamp::now();
         let due = |seen: &Seen| seen.wake_at.is_some_and(|at| at <= now);
-        let apps: Vec<AppId> = self.apps.iter().filter(|(_, seen)| due(seen)).map(|(app, _)| *app).collect();
-        for app in apps {
-            self.plan(app).await;
-        }
+        self.unplanned.extend(self.apps.iter().filter(|(_, seen)| due(seen)).map(|(app, _)| *app));
     }
 
     /// Plans one app until there is nothing more to do right now.
@@ -318,9 +332,6 @@ impl Reconciler {
             if !replan {
                 break;
             }
-        }
-        for release in self.settling.keys().copied().collect::<Vec<_>>() {
-            self.tell_settled(release).await;
         }
     }
 
@@ -427,7 +438,7 @@ impl Reconciler {
             order.app,
             wording::of_dyno(&order.name, format!("Starting process with command `{}`", order.command)),
         );
-        self.insert(order.id, labels, DynoState::Starting { since: now });
+        self.dynos.insert(order.id, Dyno::new(labels, DynoState::Starting { since: now }));
         self.spawn_launch(order, io);
     }
 
@@ -443,13 +454,13 @@ impl Reconciler {
     }
 
     /// A job has made the launch; meanwhile the dyno may have been told to stop.
-    async fn prepared(&mut self, launch: Launch) {
+    fn prepared(&mut self, launch: Launch) {
         let id = launch.id;
-        match self.dynos.get(&id).map(|dyno| (dyno.state, dyno.labels.app)) {
+        match self.dynos.get(id).map(|dyno| (dyno.state, dyno.labels.app)) {
             Some((DynoState::Starting { .. }, _)) => self.parts.engine.launch(launch),
             Some((_, app)) => {
                 self.step(id, DynoEvent::LaunchFailed);
-                self.plan(app).await;
+                self.unplanned.insert(app);
             }
             None => {}
         }
@@ -457,11 +468,16 @@ impl Reconciler {
 
     /// Takes a dyno out of the routes, lets its requests finish, then ends it.
     fn stop(&mut self, id: DynoId) {
-        let Some(dyno) = self.dynos.get(&id) else { return };
+        let Some(dyno) = self.dynos.get(id) else { return };
         let (app, name) = (dyno.labels.app, dyno.labels.name.clone());
         let served = matches!(dyno.state, DynoState::Up { .. }) && name.kind.is_web();
         self.step(id, DynoEvent::StopAsked);
         self.reroute(app, id);
+        self.leaving.push(Leaving { id, app, name, served });
+    }
+
+    /// The table without it is published: ends it when the router has that, and its requests are done.
+    fn see_off(&self, Leaving { id, app, name, served }: Leaving) {
         let parts = self.parts.clone();
         let version = self.table.version;
         tokio::spawn(async move {
@@ -476,15 +492,14 @@ impl Reconciler {
 
     fn stop_named(&mut self, app: AppId, what: &Stop) -> usize {
         let wanted = |dyno: &Dyno| {
-            dyno.labels.app == app
-                && matches!(dyno.state, DynoState::Starting { .. } | DynoState::Up { .. })
+            matches!(dyno.state, DynoState::Starting { .. } | DynoState::Up { .. })
                 && match what {
                     Stop::Dyno(name) => dyno.labels.name == *name,
                     Stop::Type(kind) => dyno.labels.name.kind == *kind,
                     Stop::All => true,
                 }
         };
-        let ids: Vec<DynoId> = self.dynos.iter().filter(|(_, dyno)| wanted(dyno)).map(|(id, _)| *id).collect();
+        let ids: Vec<DynoId> = self.dynos.of(app).filter(|(_, dyno)| wanted(dyno)).map(|(id, _)| id).collect();
         for id in &ids {
             self.stop(*id);
         }
@@ -492,7 +507,7 @@ impl Reconciler {
     }
 
     fn forget(&mut self, id: DynoId) {
-        self.dynos.remove(&id);
+        self.dynos.remove(id);
         self.parts.engine.forget(id);
     }
 
@@ -500,12 +515,9 @@ impl Reconciler {
     fn forget_decided_phases(&mut self, app: AppId, want: &Want) {
         let undecided = want.pending.as_ref().filter(|pending| !pending.phase_passed).map(|p| p.code.version);
         let decided = |dyno: &Dyno| {
-            dyno.labels.app == app
-                && dyno.labels.purpose == Purpose::Release
-                && !dyno.state.is_live()
-                && Some(dyno.labels.version) != undecided
+            dyno.labels.purpose == Purpose::Release && !dyno.state.is_live() && Some(dyno.labels.version) != undecided
         };
-        let ids: Vec<DynoId> = self.dynos.iter().filter(|(_, dyno)| decided(dyno)).map(|(id, _)| *id).collect();
+        let ids: Vec<DynoId> = self.dynos.of(app).filter(|(_, dyno)| decided(dyno)).map(|(id, _)| id).collect();
         for id in ids {
             self.forget(id);
         }
@@ -513,24 +525,24 @@ impl Reconciler {
 
     /// The app is gone: so is everything that runs for it.
     fn abandon(&mut self, app: AppId) {
-        let ids: Vec<DynoId> =
-            self.dynos.iter().filter(|(_, dyno)| dyno.labels.app == app).map(|(id, _)| *id).collect();
+        let ids: Vec<DynoId> = self.dynos.of(app).map(|(id, _)| id).collect();
         for id in ids {
-            match self.dynos.get(&id).map(|dyno| (dyno.state, dyno.labels.purpose)) {
+            match self.dynos.get(id).map(|dyno| (dyno.state, dyno.labels.purpose)) {
                 Some((state, Purpose::Formation)) if state.is_live() => {} // the plan has stopped it
                 Some((state, _)) if state.is_live() => self.parts.engine.kill(id),
                 _ => self.forget(id),
             }
         }
         self.apps.remove(&app);
-        self.publish();
+        self.unpublished = true;
     }
 
     pub(super) fn have(&self, app: AppId) -> Vec<Have> {
-        let mine = self.dynos.iter().filter(|(_, dyno)| dyno.labels.app == app);
-        let mut have: Vec<Have> = mine
+        let mut have: Vec<Have> = self
+            .dynos
+            .of(app)
             .map(|(id, dyno)| Have {
-                id: *id,
+                id,
                 name: dyno.labels.name.clone(),
                 purpose: dyno.labels.purpose,
                 version: dyno.labels.version,
@@ -546,11 +558,11 @@ impl Reconciler {
     pub(super) fn views(&self, app: AppId) -> Vec<DynoView> {
         let mut views: Vec<DynoView> = self
             .dynos
-            .iter()
-            .filter(|(_, dyno)| dyno.labels.app == app && dyno.labels.purpose != Purpose::Build)
+            .of(app)
+            .filter(|(_, dyno)| dyno.labels.purpose != Purpose::Build)
             .filter(|(_, dyno)| !matches!(dyno.state, DynoState::Gone | DynoState::Complete { .. }))
             .map(|(id, dyno)| DynoView {
-                id: *id,
+                id,
                 name: dyno.labels.name.clone(),
                 purpose: dyno.labels.purpose,
                 state: dyno.state,
@@ -567,7 +579,7 @@ impl Reconciler {
 
     /// Why the dyno that decided against a release did so.
     fn reason(&self, cause: DynoId) -> String {
-        let Some(dyno) = self.dynos.get(&cause) else { return "its dyno is gone".to_owned() };
+        let Some(dyno) = self.dynos.get(cause) else { return "its dyno is gone".to_owned() };
         let exit = match &dyno.state {
             DynoState::Crashed { exit, .. } => exit.as_ref(),
             DynoState::Complete { exit } => Some(exit),

@@ -9,7 +9,7 @@ use crate::domain::plan;
 use crate::domain::route::{AppRoute, RouteTable, Target};
 
 impl Reconciler {
-    /// Brings the app's part of the table up to date and publishes it when that changed.
+    /// Brings the app's part of the table up to date.
     pub(super) fn route(&mut self, app: AppId, wanted: Option<&Wanted>) {
         let Some(Wanted { app: record, want, hosts, .. }) = wanted else { return };
         let target = plan::target(want, &self.have(app));
@@ -19,7 +19,7 @@ impl Reconciler {
             seen.name = record.name.to_string();
             seen.hosts.clone_from(hosts);
             seen.route = Some(route);
-            self.publish();
+            self.unpublished = true;
         }
     }
 
@@ -35,15 +35,11 @@ impl Reconciler {
                 route.target = Target::Booting;
             }
         }
-        if before > 0 {
-            self.publish();
-        }
+        self.unpublished |= before > 0;
     }
 
     pub(super) fn publish(&mut self) {
-        if !self.surveyed {
-            return;
-        }
+        self.unpublished = false;
         let mut table = RouteTable { version: self.table.version + 1, ..RouteTable::default() };
         for (app, seen) in &self.apps {
             if let Some(route) = &seen.route {
