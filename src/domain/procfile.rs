@@ -7,11 +7,12 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-/// The name of a process type: `web`, `worker`, `release`; letters, digits, `-` and `_`.
+/// The name of a process type: `web`, `worker`, `release`; letters, digits, `-` and `_`. Cheap to clone: every dyno has one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ProcessType(String);
+pub struct ProcessType(Arc<str>);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a process type: use up to 63 letters, digits, dashes and underscores")]
@@ -24,25 +25,25 @@ impl ProcessType {
         let fine = !text.is_empty()
             && text.len() <= 63
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        if fine { Ok(Self(text.to_owned())) } else { Err(ProcessTypeError(text.to_owned())) }
+        if fine { Ok(Self(text.into())) } else { Err(ProcessTypeError(text.to_owned())) }
     }
 
     pub fn web() -> Self {
-        Self("web".to_owned())
+        Self("web".into())
     }
 
     /// The release phase's type, which runs once for each new release and never scales.
     pub fn release() -> Self {
-        Self("release".to_owned())
+        Self("release".into())
     }
 
     /// `web` is the only type that gets a port and requests.
     pub fn is_web(&self) -> bool {
-        self.0 == "web"
+        &*self.0 == "web"
     }
 
     pub fn is_release(&self) -> bool {
-        self.0 == "release"
+        &*self.0 == "release"
     }
 
     pub fn as_str(&self) -> &str {
@@ -65,7 +66,7 @@ impl TryFrom<String> for ProcessType {
 
 impl From<ProcessType> for String {
     fn from(kind: ProcessType) -> Self {
-        kind.0
+        kind.0.as_ref().to_owned()
     }
 }
 

@@ -29,8 +29,8 @@ impl Memory {
         loop {
             self.ticks.tick().await;
             // A group that is gone uses none.
-            let used = self.group.as_ref().and_then(|group| group.stats().ok()).map_or(0, |stats| stats.memory_bytes);
-            if used > self.quota {
+            let used = self.group.as_ref().and_then(|group| group.memory_above(self.quota).ok().flatten());
+            if let Some(used) = used {
                 return (used, self.quota);
             }
         }

@@ -249,16 +249,8 @@ impl Group {
     pub fn stats(&self) -> io::Result<Stats> {
         let mut stats = Stats::default();
         if let Some((dir, v2)) = self.place(Controller::Memory) {
-            let (usage, peak, prefix) = if v2 {
-                ("memory.current", "memory.peak", "")
-            } else {
-                ("memory.usage_in_bytes", "memory.max_usage_in_bytes", "total_")
-            };
-            let text = fs::read_to_string(dir.join("memory.stat"))?;
-            let cache =
-                ["inactive_file", "active_file"].map(|name| field(&text, &format!("{prefix}{name}")).unwrap_or(0));
-            let droppable: u64 = cache.iter().sum();
-            stats.memory_bytes = number(&dir.join(usage))?.saturating_sub(droppable);
+            let peak = if v2 { "memory.peak" } else { "memory.max_usage_in_bytes" };
+            stats.memory_bytes = memory(dir, v2, 0)?;
             stats.memory_peak = number(&dir.join(peak)).ok();
         }
         if let Some((dir, _)) = self.place(Controller::Pids) {
@@ -266,6 +258,14 @@ impl Group {
         }
         stats.cpu_usec = self.cpu_usec()?;
         Ok(stats)
+    }
+
+    /// Bytes in use beyond what the kernel would drop of the file cache, when that is more than `quota`. One file is read
+    /// where it is not: this is asked for every dyno, again and again.
+    pub fn memory_above(&self, quota: u64) -> io::Result<Option<u64>> {
+        let Some((dir, v2)) = self.place(Controller::Memory) else { return Ok(None) };
+        let used = memory(dir, v2, quota)?;
+        Ok((used > quota).then_some(used))
     }
 
     /// Version 2 counts CPU time in every group, controller or not.
@@ -307,6 +307,18 @@ impl Group {
         let v1 = self.v1.iter().enumerate().filter(|(at, part)| self.v1[..*at].iter().all(|p| p.dir != part.dir));
         v1.map(|(_, part)| part.dir.as_path()).chain(self.v2.iter().map(|part| part.dir.as_path()))
     }
+}
+
+/// Bytes in use without what can be dropped of the file cache; with it, when that is `enough` or less.
+fn memory(dir: &Path, v2: bool, enough: u64) -> io::Result<u64> {
+    let (usage, prefix) = if v2 { ("memory.current", "") } else { ("memory.usage_in_bytes", "total_") };
+    let used = number(&dir.join(usage))?;
+    if used <= enough {
+        return Ok(used);
+    }
+    let text = fs::read_to_string(dir.join("memory.stat"))?;
+    let cache = ["inactive_file", "active_file"].map(|name| field(&text, &format!("{prefix}{name}")).unwrap_or(0));
+    Ok(used.saturating_sub(cache.iter().sum()))
 }
 
 fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
