@@ -1,6 +1,7 @@
 //! Go apps: modules and toolchains come from the real module proxy.
 
 use crate::bench::Bench;
+use std::process::Command;
 
 #[test]
 fn a_go_app_is_built_and_its_only_program_is_web() {
@@ -16,6 +17,22 @@ fn modules_of_a_go_app_come_from_the_proxy_once() {
     let built = bench.build().succeeded().said("go-chi/chi");
     assert_eq!(built.types(), ["web: bin/hello", "worker: bin/worker"]);
     Bench { cut_off: true, ..bench }.build().succeeded();
+}
+
+/// Nothing has to be fetched for it, and what does not fit to `go.mod` is said.
+#[test]
+fn modules_in_the_folder_vendor_are_used_without_a_network() {
+    let source = tempfile::tempdir().unwrap();
+    let bench = Bench { cut_off: true, ..Bench::new("apps/go-chi") };
+    bench.lay_source(source.path());
+    let vendored = Command::new("/usr/bin/go").args(["mod", "vendor"]).current_dir(source.path()).status().unwrap();
+    assert!(vendored.success());
+    let bench = Bench { fixture: source.path().to_owned(), ..bench };
+    let built = bench.build().succeeded().said("Using the modules in the folder vendor");
+    assert!(built.made("bin/hello").is_file());
+
+    let text = bench.file("vendor/modules.txt", "# github.com/go-chi/chi/v5 v5.0.11\n").build().failed();
+    assert!(text.contains("The folder vendor does not fit to go.mod."), "{text}");
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn an_app_that_does_not_say_how_it_is_started_is_told_what_to_write() {
             "This app does not say how to start it: there is no Procfile, no \"start\" script in",
         ),
         (&[("requirements.txt", "flask==3.1.0\n")], "For Flask write for example"),
+        (&[("requirements.txt", "fastapi==0.115.12\n")], "For FastAPI write for example"),
         (&[("requirements.txt", "")], "This app has no Procfile, so nothing says how to start it."),
         (&[("Gemfile", ""), ("Gemfile.lock", LOCK)], "    web: bundle exec puma -p $PORT"),
         (&[("pom.xml", &pom), ("src/main/java/Hello.java", &hello)], "    web: java $JAVA_OPTS -jar target/"),

@@ -224,6 +224,18 @@ fn a_scala_app() {
     deploys("apps/scala-bare", &Expected { answer: "hello from web.1, Scala 2.13.16", run, says: "openjdk" });
 }
 
+#[test]
+#[ignore = "takes a minute or more; scripts/test --all runs it"]
+fn a_scala_app_with_a_procfile() {
+    let hokku = Hokku::start();
+    let repository = hokku.app("app", "apps/scala-bare");
+    let command = "target/universal/stage/bin/hello -Dhttp.port=$PORT";
+    repository.write("Procfile", &format!("web: {command}\nworker: {command} -Dof=worker\n")).commit("Procfile");
+    let (answer, run) = ("hello from web.1, Scala 2.13.16", "java -version 2>&1");
+    let output = works(&hokku, "app", &repository, &Expected { answer, run, says: "openjdk" });
+    assert!(output.contains("web, worker"), "{output}");
+}
+
 /// Its `app.json` has the secret made without which it does not start.
 #[test]
 #[ignore = "takes a minute or more; scripts/test --all runs it"]

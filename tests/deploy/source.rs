@@ -135,6 +135,29 @@ fn submodules_are_fetched_with_those_within_them() {
     assert!(output.contains("Can't fetch the submodule lib/outer from https://localhost:"), "{output}");
 }
 
+/// A file of another language that comes later does not make it another app.
+#[test]
+fn the_buildpack_that_was_detected_stays_until_it_is_cleared() {
+    let hokku = Hokku::start();
+    let repository = hokku.app("pinned", "apps/python-bare");
+    let output = hokku.push(&repository).expect_success();
+    assert!(output.contains("-----> Python app detected"), "{output}");
+    assert!(hokku.ok(&["buildpacks", "-a", "pinned"]).contains("heroku/python"));
+
+    let lock = r#"{"name":"x","version":"1.0.0","lockfileVersion":3,"packages":{}}"#;
+    repository
+        .write("package.json", r#"{"name":"x","version":"1.0.0"}"#)
+        .write("package-lock.json", lock)
+        .commit("node");
+    let output = hokku.push(&repository).expect_success();
+    assert!(output.contains("-----> Python app detected") && !output.contains("Node.js"), "{output}");
+
+    hokku.ok(&["buildpacks:clear", "-a", "pinned"]);
+    repository.write("Procfile", "worker: exec sleep 1000\n").commit("no Python");
+    let output = hokku.push(&repository).expect_success();
+    assert!(output.contains("-----> Node.js app detected"), "{output}");
+}
+
 #[test]
 fn app_json_sets_up_an_app_at_its_first_deploy_only() {
     let hokku = Hokku::start();
