@@ -5,6 +5,7 @@ mod adopt;
 mod attach;
 mod destroy;
 mod egress;
+mod lifeline;
 mod memory;
 mod output;
 mod probe;
@@ -153,10 +154,10 @@ impl Dynos {
             ending: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let mut launcher = shared.launcher().await?;
-        step("talk to the launcher", "launcher.sock", launcher.write_all(&Hello::Forget.encode()).await)?;
+        let launcher = lifeline::begin(&shared).await?;
         let found = adopt::adopt(&shared).await?;
         egress::forget_the_dead(&shared).await?;
+        shared.spawn(lifeline::attend(shared.clone(), launcher));
         Ok((Self { shared }, found))
     }
 
@@ -352,10 +353,29 @@ impl<W> Slots<W> {
     fn take(&mut self, ahead: usize) -> (Option<(u16, Option<W>)>, Vec<u16>) {
         let waiting = self.ahead.pop_front().map(|(slot, waiting)| (slot, Some(waiting)));
         let slot = waiting.or_else(|| Some((self.free_one()?, None)));
+        (slot, self.reserve(ahead))
+    }
+
+    /// Those to be prepared so that there are `ahead`.
+    fn reserve(&mut self, ahead: usize) -> Vec<u16> {
         let missing = ahead.saturating_sub(self.ahead.len() + self.coming);
-        let to_prepare: Vec<u16> = (0..missing).map_while(|_| self.free_one()).collect();
-        self.coming += to_prepare.len();
-        (slot, to_prepare)
+        let slots: Vec<u16> = (0..missing).map_while(|_| self.free_one()).collect();
+        self.coming += slots.len();
+        slots
+    }
+
+    /// Gives up those that wait. How many there were.
+    fn forget_ahead(&mut self) -> usize {
+        let given_up: Vec<u16> = self.ahead.drain(..).map(|(slot, _)| slot).collect();
+        for slot in &given_up {
+            self.release(*slot);
+        }
+        given_up.len()
+    }
+
+    /// Takes this one if nobody has it.
+    fn claim(&mut self, slot: u16) -> bool {
+        self.used.get_mut(usize::from(slot)).is_some_and(|used| !std::mem::replace(used, true))
     }
 
     /// `None`: that could not be done.

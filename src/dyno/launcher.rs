@@ -6,7 +6,7 @@ use super::base::Base;
 use super::protocol::{self, Hello, News};
 use super::relay::Relay;
 use super::scratch::Bounds;
-use super::{network, shim};
+use super::{network, shim, slot};
 use crate::domain::instance::Instance;
 use crate::sys::cgroup;
 use crate::sys::process::{self, Child, Fork, SingleThreaded, Title};
@@ -29,6 +29,8 @@ const LOOK_EVERY: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 const DNS_PORT: u16 = 53;
 /// A server says what it wants at once.
 const HELLO_WITHIN: Duration = Duration::from_secs(2);
+/// A shim that is to end has this long to take down what it has made.
+const ANSWERS_WITHIN: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 #[derive(Debug, thiserror::Error)]
 pub enum LauncherError {
@@ -184,21 +186,37 @@ impl Ahead {
         matches!(said, Ok((_, 1..)))
     }
 
+    fn has_ended(&self) -> bool {
+        happens(&self.shim.pidfd, Timespec::default())
+    }
+
     /// Ends it if it still waits, and does not return before all that it had made is gone: the slot may be used again.
     fn release(self, instance: &Instance, slot: u16) {
         let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        if !happens(&self.socket, ANSWERS_WITHIN) {
+            // Stopped, or the machine is in a bad state: nobody waits for it any longer.
+            let _ = process::signal(&self.shim.pidfd, libc::SIGKILL);
+        }
         if let Ok((_, 1..)) = rustix::net::recv(&self.socket, &mut [0; TAKEN.len()], RecvFlags::empty()) {
             return;
         }
         // Ended children vanish by themselves here, which is what this waits for.
         let _ = process::wait(self.shim.pidfd.as_fd());
-        // Only one that was killed leaves its group.
-        if let Ok(hierarchy) = super::instances::hierarchy(instance) {
-            let group = cgroup::Group::open(&hierarchy, &instance.cgroup(), &instance.group(slot));
-            let _ = group.kill().and_then(|()| group.remove());
-        }
+        // Only one that was killed leaves something.
+        slot::clear(instance, slot);
         // With its namespace the link is gone anyway, only a little later.
         let _ = network::release(instance, slot);
+    }
+}
+
+/// Whether there is something to read, or an end, within that time.
+fn happens(fd: impl AsFd, within: Timespec) -> bool {
+    let mut polled = [PollFd::new(&fd, PollFlags::IN)];
+    loop {
+        match rustix::event::poll(&mut polled, Some(&within)) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return matches!(other, Ok(1..)),
+        }
     }
 }
 
@@ -216,6 +234,8 @@ fn serve(
     let path = socket(instance);
     // Hung up when all is gone, which is what whoever asked waits for.
     let mut asked_to_end = None;
+    // The server that began anew last: it is hung up on when this dies.
+    let mut _server = None;
     // The name leads elsewhere when RUN was removed or another launcher took over.
     while fs::metadata(&path).is_ok_and(|now| now.ino() == ours) {
         let mut polled = [PollFd::new(listener, PollFlags::IN)];
@@ -223,6 +243,7 @@ fn serve(
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(io::Error::from(error).into()),
         }
+        bury(instance, &mut waiting);
         let Ok((connection, _)) = listener.accept() else { continue };
         let hello = hello(&connection);
         // Who waits where the server begins anew has been given up, or was killed.
@@ -238,6 +259,7 @@ fn serve(
             }
             Some(Hello::Forget) => {
                 release(instance, &mut waiting);
+                _server = Some(connection);
                 // The host's name server may be another one by now.
                 relaying.adapt(single)
             }
@@ -279,6 +301,15 @@ fn launch(single: &SingleThreaded, connection: UnixStream) -> Option<Forked> {
     match process::fork(single) {
         Ok(Fork::Child) => Some(Forked::Asked(connection)),
         Ok(Fork::Parent(_)) | Err(_) => None,
+    }
+}
+
+/// Clears away those that were killed while they waited. A launch that was to have one gets another shim.
+fn bury(instance: &Instance, waiting: &mut HashMap<u16, Ahead>) {
+    for (slot, ahead) in waiting.extract_if(|_, ahead| ahead.has_ended()) {
+        if !ahead.has_a_launch() {
+            slot::clear(instance, slot);
+        }
     }
 }
 

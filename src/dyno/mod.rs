@@ -37,6 +37,7 @@ pub mod scratch;
 mod shape;
 pub mod shell;
 mod shim;
+mod slot;
 pub mod spec;
 mod step;
 

@@ -15,7 +15,7 @@ use crate::domain::dyno::Exit;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,17 @@ pub(super) fn create(dir: &Path, labels: &Labels, config: &str) -> io::Result<()
 
 pub(super) fn labels(dir: &Path) -> io::Result<Labels> {
     read_json(&dir.join(LABELS))
+}
+
+/// Locks the dyno's directory for as long as the file is open: for its shim, or for who clears away what one has left. Of
+/// the two only one is there, so that a launch that was given up does not happen later.
+///
+/// # Errors
+/// `WouldBlock` when somebody else has it.
+pub(super) fn claim(dir: &Path) -> io::Result<File> {
+    let dir = File::open(dir)?;
+    dir.try_lock()?;
+    Ok(dir)
 }
 
 /// Leaves word of how the dyno ended; the first word stays.

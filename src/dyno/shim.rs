@@ -12,7 +12,7 @@ use super::launcher::TAKEN;
 use super::protocol::{self, News, Request, Stdio};
 use super::record;
 use super::scratch::Bounds;
-use super::step::StepError;
+use super::step::{StepError, step};
 use crate::domain::dyno::Exit;
 use crate::domain::instance::Instance;
 use crate::sys::process::{self, SingleThreaded};
@@ -21,10 +21,12 @@ use inside::House;
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::SendFlags;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Makes all that can be made before a dyno in this slot is asked for, and waits until it is, by `connection`. The end of
 /// that, which is the server's, or of `launcher` ends this.
@@ -113,7 +115,16 @@ fn run(
     mut control: Option<UnixStream>,
 ) -> Result<i32, StepError> {
     let _ = rustix::thread::set_name(c"hokku-shim");
-    let mut running = match berth::launch(single, base, instance, request, waiting) {
+    let managed = request.stdio != Stdio::Inherit;
+    let claimed = if managed { claim(request).map(Some) } else { Ok(None) };
+    let (_claim, launched) = match claimed {
+        Ok(claim) => (claim, berth::launch(single, base, instance, request, waiting)),
+        Err(error) => {
+            waiting.into_iter().for_each(Berth::give_up);
+            (None, Err(error))
+        }
+    };
+    let mut running = match launched {
         Ok(running) => running,
         Err(error) => {
             tell(&mut control, &News::Failed(error.clone()));
@@ -129,7 +140,6 @@ fn run(
     let oom = out_of_memory || running.walls.group.oom_killed().unwrap_or(false);
     let exit = exit(ended, oom);
     // First of all the word of how it ended: should this process be killed now, only rubbish stays.
-    let managed = request.stdio != Stdio::Inherit;
     let left = if managed { record::leave_exit(&request.bundle, exit) } else { Ok(()) };
     running.walls.take_down();
     // The end of the control connections tells the server that everything is over.
@@ -137,6 +147,27 @@ fn run(
     match left {
         Ok(()) => Ok(exit.code),
         Err(error) => Err(StepError::new("leave the exit record", request.bundle.display(), error)),
+    }
+}
+
+const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Its dyno is this shim's from now on. A request may come late, when the next server has given the launch up.
+fn claim(request: &Request) -> Result<File, StepError> {
+    let bundle = &request.bundle;
+    let until = Instant::now() + CLAIMED_WITHIN;
+    let claim = loop {
+        match record::claim(bundle) {
+            // Of a shim before this one, that was killed, something is just ending.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => break step("take the dyno's directory", bundle.display(), other)?,
+        }
+    };
+    match step("look for its end", bundle.display(), record::exit(bundle))? {
+        None => Ok(claim),
+        Some(_) => Err(StepError::new("take the dyno's directory", bundle.display(), "its launch was given up")),
     }
 }
 

@@ -26,8 +26,27 @@ fn parent_of(pid: i32) -> i32 {
 }
 
 fn kill(pid: i32) {
+    send(pid, Signal::KILL);
+}
+
+fn send(pid: i32, signal: Signal) {
     let pidfd = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
-    pidfd_send_signal(pidfd, Signal::KILL).unwrap();
+    pidfd_send_signal(pidfd, signal).unwrap();
+}
+
+/// The instance's launchers.
+fn launchers(stage: &Stage) -> Vec<i32> {
+    let title = format!("hokku-launcher {}", stage.instance.name);
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_one =
+        |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(title.as_bytes()));
+    pids.filter(is_one).collect()
+}
+
+/// The log rings of the shims that wait, or have waited.
+fn rings(stage: &Stage) -> usize {
+    let names = fs::read_dir(&stage.instance.run).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_str().unwrap().ends_with(".ring")).count()
 }
 
 /// `hokku down` may come between a server's start of a launcher and what that does first.
@@ -95,6 +114,106 @@ async fn what_was_made_ahead_goes_with_its_server_and_is_replaced_when_it_dies()
     for _ in 0..2 {
         assert_eq!(stage.shell("true").await.exit.code, 0);
     }
+}
+
+#[tokio::test]
+async fn a_launcher_that_dies_is_replaced_at_once_and_what_waited_with_it_is_cleared_away() {
+    let mut stage = Stage::new().await;
+    stage.stop_engine().await;
+    stage.prepared = 2;
+    stage.start_engine().await;
+    assert_eq!(stage.shell("true").await.exit.code, 0);
+    eventually("two are made ahead", || waiting(&stage).len() == 2).await;
+    let (before, inits) = (launchers(&stage), waiting(&stage));
+    assert_eq!(before.len(), 1);
+    kill(before[0]);
+    // Nobody launches anything.
+    eventually("another launcher", || launchers(&stage).iter().any(|pid| *pid != before[0])).await;
+    eventually("others wait", || waiting(&stage).len() == 2 && waiting(&stage).iter().all(|pid| !inits.contains(pid)))
+        .await;
+    eventually("nothing is left of the first", || rings(&stage) == 2 && stage.traces().len() == 4).await;
+    assert_eq!(stage.shell("exit 3").await.exit.code, 3);
+}
+
+#[tokio::test]
+async fn of_a_waiting_shim_that_is_killed_nothing_stays() {
+    let mut stage = Stage::new().await;
+    stage.stop_engine().await;
+    stage.prepared = 2;
+    stage.start_engine().await;
+    assert_eq!(stage.shell("true").await.exit.code, 0);
+    eventually("two are made ahead", || waiting(&stage).len() == 2).await;
+    kill(waiting(&stage)[0]);
+    eventually("its place is cleared away", || rings(&stage) == 1 && stage.traces().len() == 2).await;
+    for _ in 0..3 {
+        assert_eq!(stage.shell("true").await.exit.code, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_waiting_shim_that_is_stopped_holds_nobody_up() {
+    let mut stage = Stage::new().await;
+    stage.stop_engine().await;
+    stage.prepared = 2;
+    stage.start_engine().await;
+    assert_eq!(stage.shell("true").await.exit.code, 0);
+    eventually("two are made ahead", || waiting(&stage).len() == 2).await;
+    let stopped = waiting(&stage);
+    stopped.iter().for_each(|shim| send(*shim, Signal::STOP));
+    stage.stop_engine().await;
+    stage.start_engine().await;
+    assert_eq!(stage.shell("exit 4").await.exit.code, 4);
+    assert!(stopped.iter().all(|shim| !std::path::Path::new(&format!("/proc/{shim}")).exists()));
+}
+
+#[tokio::test]
+async fn a_launch_that_was_given_up_with_its_server_does_not_happen_later() {
+    let mut stage = Stage::new().await;
+    assert_eq!(stage.shell("true").await.exit.code, 0);
+    let launcher = launchers(&stage)[0];
+    send(launcher, Signal::STOP);
+    let id = stage.launch(stage.body(&["sh", "-c", "sleep 1000"]), Ready::Started, Io::Log);
+    eventually("it has a record", || stage.instance.dyno_dir(id).join("labels.json").exists()).await;
+    // So that the request is on its way.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stage.stop_engine().await;
+    stage.start_engine().await;
+    assert_eq!(stage.found[0].exit.map(|exit| exit.code), Some(137));
+    send(launcher, Signal::CONT);
+    // It does one thing after the other.
+    assert_eq!(stage.shell("exit 5").await.exit.code, 5);
+    eventually("nothing runs", || stage.traces().is_empty()).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(stage.traces(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_shim_that_was_stopped_is_killed_with_its_dyno_when_that_is_to_end() {
+    let mut stage = Stage::new().await;
+    let id = stage.launch(stage.body(&["sh", "-c", "echo up; sleep 1000"]), Ready::Started, Io::Log);
+    stage.logged("up").await;
+    let (shim, inside) = (shim(&stage, id), stage.processes(id));
+    send(shim, Signal::STOP);
+    // Others are not held up.
+    assert_eq!(stage.shell("exit 2").await.exit.code, 2);
+    stage.dynos().stop(id, Duration::from_millis(100));
+    assert_eq!(stage.exit(id).await.code, 137);
+    for pid in inside.into_iter().chain([shim]) {
+        eventually("it is gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists()).await;
+    }
+    assert!(!stage.traces().contains(&"dyno-0".to_owned()), "{:?}", stage.traces());
+}
+
+#[tokio::test]
+async fn a_dyno_that_was_stopped_ends_when_it_is_to() {
+    let mut stage = Stage::new().await;
+    let id = stage.launch(stage.body(&["sh", "-c", "echo up; sleep 1000"]), Ready::Started, Io::Log);
+    stage.logged("up").await;
+    stage.processes(id).into_iter().for_each(|pid| send(pid, Signal::STOP));
+    assert_eq!(stage.shell("exit 2").await.exit.code, 2);
+    stage.dynos().stop(id, Duration::from_millis(300));
+    stage.exit(id).await;
+    assert!(stage.processes(id).is_empty());
 }
 
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.002; done";

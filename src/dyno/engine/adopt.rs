@@ -10,10 +10,12 @@ use crate::domain::dyno::{DynoId, Purpose};
 use crate::dyno::step::{StepError, step};
 use crate::dyno::{Found, Labels, What, spec};
 use jiff::Timestamp;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 /// Looks at every dyno's directory: its socket answers, or it has left an exit record, or it is cleared away.
@@ -62,7 +64,7 @@ async fn one(shared: &Arc<Shared>, id: DynoId, dir: PathBuf, labels: Labels) -> 
     let was_ready = plan.port.is_none() || record::was_ready(&dir);
     let found = |exit| Found { id, labels: labels.clone(), addr, exit, ready_port: plan.port, was_ready };
     if let Some(slot) = plan.slot
-        && let Ok(control) = task::connect(&dir).await
+        && let Some(control) = reach(&dir).await
         && let Ok(output) = output(shared, id, &labels, &dir)
     {
         shared.lock_slots().occupy(slot);
@@ -81,12 +83,32 @@ async fn one(shared: &Arc<Shared>, id: DynoId, dir: PathBuf, labels: Labels) -> 
     }
     let (instance, its_dir) = (shared.instance.clone(), dir);
     let exit = tokio::task::spawn_blocking(move || {
+        // A request for it that is still on its way comes too late.
+        let _claim = record::claim(&its_dir);
         let recorded = record::exit(&its_dir).ok().flatten();
         // Also after an orderly end: its shim may have been killed before it had taken down everything.
         let settled = task::clean_up(&instance, id, &its_dir, ended);
         recorded.unwrap_or(settled)
     });
     Ok(found(Some(exit.await?)))
+}
+
+/// How long a shim that was making a dyno when the last server died may take to answer the next one.
+const LAUNCHED_WITHIN: Duration = Duration::from_secs(10);
+
+/// The dyno's shim, if it has one. It may be about to start the program, and not listen yet.
+async fn reach(dir: &Path) -> Option<UnixStream> {
+    let until = Instant::now() + LAUNCHED_WITHIN;
+    loop {
+        if let Ok(control) = task::connect(dir).await {
+            return Some(control);
+        }
+        let busy = record::claim(dir).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        if !busy || record::exit(dir).is_ok_and(|exit| exit.is_some()) || Instant::now() > until {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn output(shared: &Shared, id: DynoId, labels: &Labels, dir: &Path) -> Result<Output, StepError> {

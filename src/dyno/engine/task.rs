@@ -146,6 +146,9 @@ async fn ask(
     Err(StepError::new("wait for the shim", "launcher.sock", "it ended without a word"))
 }
 
+/// A launch takes milliseconds; who takes that long is stopped, or the machine is in no state to run a dyno.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
 /// `None` when it ended without a word.
 async fn ask_for(mut control: UnixStream, ask: &[u8]) -> Result<Option<Answered>, StepError> {
     let mut buffer = Vec::new();
@@ -159,7 +162,11 @@ async fn ask_for(mut control: UnixStream, ask: &[u8]) -> Result<Option<Answered>
             }
         }
     };
-    match answer.await {
+    let Ok(answer) = tokio::time::timeout(ANSWERED_WITHIN, answer).await else {
+        // Should it come to itself after all, it finds no configuration any more.
+        return Err(StepError::new("wait for the shim", "launcher.sock", "it did not answer within a minute"));
+    };
+    match answer {
         Ok(Some(News::Failed(error))) => Err(error),
         Ok(Some(_)) => Ok(Some((control, in_memory))),
         Ok(None) => Ok(None),
@@ -206,6 +213,7 @@ async fn follow(shared: &Shared, watched: &mut Watched) {
         }
     });
     let mut probed = false;
+    let mut overdue = None;
     loop {
         // First the ring: news of lines may have come before this server did.
         let retry = match output.store() {
@@ -227,9 +235,15 @@ async fn follow(shared: &Shared, watched: &mut Watched) {
                 Ok(None) | Err(_) => return,
             },
             Some(order) = orders.recv() => {
+                overdue = [overdue, patience(&order).map(|patience| Instant::now() + patience)].into_iter().flatten().min();
                 if writer.write_all(&protocol::encode(&order)).await.is_err() {
                     return;
                 }
+            }
+            () = until(overdue) => {
+                tracing::warn!(dyno = %id, "its shim does not do what it is told, and is killed");
+                kill_shim(dir);
+                return;
             }
             (addr, accepted) = &mut probing, if !probed => {
                 probed = true;
@@ -247,6 +261,43 @@ async fn follow(shared: &Shared, watched: &mut Watched) {
             (bytes, quota) = memory.over_quota() => shared.tell(*id, What::OverQuota { bytes, quota }),
             () = tokio::time::sleep(Duration::from_secs(1)), if retry => {}
         }
+    }
+}
+
+/// How long a shim may take to end its dyno, if it was told to.
+fn patience(order: &Order) -> Option<Duration> {
+    match order {
+        Order::Stop { grace } => Some(Duration::from_millis(*grace) + OBEYED_WITHIN),
+        Order::Kill => Some(OBEYED_WITHIN),
+        Order::Room => None,
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+/// Output that nobody takes any more is waited for as long as ten seconds.
+const OBEYED_WITHIN: Duration = Duration::from_secs(20);
+
+/// One that was stopped, for example. Its dyno goes with it.
+fn kill_shim(dir: &Path) {
+    use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+    let listens = || std::os::unix::net::UnixStream::connect(dir.join(record::SOCKET));
+    let killed = || {
+        let credentials = rustix::net::sockopt::socket_peercred(listens()?)?;
+        let pid = Pid::from_raw(credentials.pid.as_raw_nonzero().get()).ok_or(io::ErrorKind::NotFound)?;
+        let shim = pidfd_open(pid, PidfdFlags::empty())?;
+        // It listens still, so it is the one that the number names.
+        listens()?;
+        pidfd_send_signal(shim, Signal::KILL)?;
+        Ok::<_, io::Error>(())
+    };
+    if let Err(error) = killed() {
+        tracing::warn!("cannot kill a shim: {error}");
     }
 }
 

@@ -12,6 +12,7 @@ use crate::dyno::record;
 use crate::dyno::ring::Ring;
 use crate::dyno::scratch::{Bounds, Kept, Layer};
 use crate::dyno::shape::{self, Shape};
+use crate::dyno::slot;
 use crate::dyno::spec::{self, Config, Standard};
 use crate::dyno::step::{StepError, step};
 use crate::sys::cgroup::{Group, GroupLimits};
@@ -98,7 +99,7 @@ impl Berth {
         callers: Callers,
     ) -> Result<(Self, Callers), StepError> {
         let shape = Shape::of_slot(instance, slot);
-        let file = instance.run.join(format!("slot-{slot}.ring"));
+        let file = slot::ring(instance, slot);
         let ring = step("make the log ring", file.display(), Ring::create(&file))?;
         let pipes = pipes(Stdio::Attach { tty: None }, shape.first_id() + spec::USER)?;
         let limits = (base.limits.clone(), bounds);
