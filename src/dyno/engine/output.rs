@@ -22,6 +22,17 @@ use tokio::sync::mpsc;
 /// Lines stored in one go.
 const BATCH: usize = 512;
 
+/// Batches after which a dyno lets others have their turn.
+const TURN: usize = 4;
+
+/// What a turn of storing has left.
+pub(super) struct Stored {
+    /// The shim waits to be told that there is room.
+    pub(super) room: bool,
+    /// There are more lines.
+    pub(super) more: bool,
+}
+
 pub(super) enum Sink {
     Log,
     Lines(mpsc::UnboundedSender<Vec<u8>>),
@@ -58,19 +69,27 @@ impl Output {
         self.ring.ended()
     }
 
-    /// Stores everything there is. Whether the shim waits to be told that there is room.
-    pub(super) fn store(&mut self) -> io::Result<bool> {
+    /// Stores what there is, but of a dyno that prints all the while only so much that others have their turn.
+    pub(super) fn store(&mut self) -> io::Result<Stored> {
         let mut room = false;
-        loop {
+        for _ in 0..TURN {
             let (records, mark) = self.ring.peek(BATCH);
             if !records.is_empty() {
                 self.deliver(&records)?;
             }
             room |= self.ring.take(mark);
             if records.is_empty() && self.ring.want() {
-                return Ok(room);
+                return Ok(Stored { room, more: false });
             }
         }
+        Ok(Stored { room, more: true })
+    }
+
+    async fn store_all(&mut self) -> io::Result<()> {
+        while self.store()?.more {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     fn deliver(&mut self, records: &[Record]) -> io::Result<()> {
@@ -101,8 +120,8 @@ impl Output {
     /// Stores the rest after the shim has gone, also the count of what was dropped at the very end.
     pub(super) async fn finish(&mut self) {
         for pause in [Duration::from_millis(100), Duration::from_secs(1), Duration::ZERO] {
-            match self.store() {
-                Ok(_) => break,
+            match self.store_all().await {
+                Ok(()) => break,
                 Err(error) => tracing::error!(dyno = %self.id, %error, "cannot store the last log lines"),
             }
             tokio::time::sleep(pause).await;

@@ -216,16 +216,16 @@ async fn follow(shared: &Shared, watched: &mut Watched) {
     let mut overdue = None;
     loop {
         // First the ring: news of lines may have come before this server did.
-        let retry = match output.store() {
-            Ok(room) => {
-                if room && writer.write_all(&protocol::encode(&Order::Room)).await.is_err() {
+        let again = match output.store() {
+            Ok(stored) => {
+                if stored.room && writer.write_all(&protocol::encode(&Order::Room)).await.is_err() {
                     return;
                 }
-                false
+                stored.more.then_some(Duration::ZERO)
             }
             Err(error) => {
                 tracing::error!(dyno = %id, %error, "cannot store log lines; they are kept");
-                true
+                Some(Duration::from_secs(1))
             }
         };
         tokio::select! {
@@ -259,7 +259,7 @@ async fn follow(shared: &Shared, watched: &mut Watched) {
                 }
             }
             (bytes, quota) = memory.over_quota() => shared.tell(*id, What::OverQuota { bytes, quota }),
-            () = tokio::time::sleep(Duration::from_secs(1)), if retry => {}
+            () = pause(again) => {}
         }
     }
 }
@@ -270,6 +270,15 @@ fn patience(order: &Order) -> Option<Duration> {
         Order::Stop { grace } => Some(Duration::from_millis(*grace) + OBEYED_WITHIN),
         Order::Kill => Some(OBEYED_WITHIN),
         Order::Room => None,
+    }
+}
+
+/// For ever when there is none; others have their turn in any case.
+async fn pause(length: Option<Duration>) {
+    match length {
+        Some(Duration::ZERO) => tokio::task::yield_now().await,
+        Some(length) => tokio::time::sleep(length).await,
+        None => pending().await,
     }
 }
 
