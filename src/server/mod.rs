@@ -77,6 +77,8 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
         )
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // What can't be written, on a full disk for example, is lost; to say so there again would panic.
+        .log_internal_errors(false)
         .init();
     // Every log tail that is followed takes one.
     if let Err(error) = open_files::allow_many() {
