@@ -1,50 +1,10 @@
 //! A disk that is full: said in one sentence, and nothing but the new build is hurt.
 
-use crate::hokku::{Hokku, Repository, wait_for, with_mounts_of_its_own};
-use nix::mount::{MntFlags, umount2};
+use crate::hokku::{Hokku, Repository, wait_for};
+use crate::small_disk::{fill, fill_up, free_mb, make_room, on_a_disk_of, run};
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
-
-/// Runs `test` with a server whose ROOT is a file system of its own, of so many bytes, that only this thread and what it
-/// starts see.
-fn on_a_disk_of(bytes: u64, test: impl FnOnce(&Hokku) + Send + 'static) {
-    with_mounts_of_its_own(move || {
-        let place = tempfile::tempdir().unwrap();
-        let image = place.path().join("disk");
-        fs::File::create(&image).unwrap().set_len(bytes).unwrap();
-        let disk = place.path().join("mounted");
-        fs::create_dir(&disk).unwrap();
-        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
-        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&disk));
-        let hokku = Hokku::on(tempfile::tempdir_in(&disk).unwrap(), "", &[]);
-        assert_ne!(fs::metadata(hokku.root()).unwrap().dev(), fs::metadata(place.path()).unwrap().dev());
-        test(&hokku);
-        drop(hokku);
-        umount2(&disk, MntFlags::MNT_DETACH).unwrap();
-    });
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn free_mb(place: &Path) -> u64 {
-    let stat = nix::sys::statvfs::statvfs(place).unwrap();
-    (stat.blocks_available() * stat.fragment_size()) >> 20
-}
-
-/// Leaves so many megabytes free.
-fn fill(hokku: &Hokku, leave: u64) {
-    let filler = hokku.root().join("filler");
-    run(Command::new("fallocate").arg("-l").arg(format!("{}M", free_mb(hokku.root()) - leave)).arg(filler));
-}
-
-fn make_room(hokku: &Hokku) {
-    fs::remove_file(hokku.root().join("filler")).unwrap();
-}
 
 fn with_compile(repository: &Repository, line: &str) {
     let script = "#!/usr/bin/env bash\nset -eu\nmkdir -p \"$1/.profile.d\"\n";
@@ -67,9 +27,7 @@ fn a_server_on_a_full_disk_says_what_is_wrong() {
     on_a_disk_of(64 << 20, |hokku| {
         let root = hokku.root().join("other");
         fs::create_dir(&root).unwrap();
-        let blocks =
-            Command::new("dd").args(["if=/dev/zero", "bs=4k", "status=none"]).arg(out(hokku)).output().unwrap();
-        assert!(!blocks.status.success(), "the disk is full");
+        fill_up(hokku);
         let output = Command::new(env!("CARGO_BIN_EXE_hokku"))
             .args(["server", "--name", &format!("full-{}", std::process::id())])
             .args(["--api", "127.0.0.1:0", "--router", "127.0.0.1:0", "--root"])
@@ -84,10 +42,6 @@ fn a_server_on_a_full_disk_says_what_is_wrong() {
         let left = format!("/run/hokku/full-{}", std::process::id());
         assert!(!Path::new(&left).exists(), "{left} is still there");
     });
-}
-
-fn out(hokku: &Hokku) -> String {
-    format!("of={}", hokku.root().join("filler").display())
 }
 
 #[test]

@@ -24,6 +24,8 @@ mod push;
 mod release;
 mod run;
 mod runtime;
+#[path = "../support/small_disk.rs"]
+mod small_disk;
 mod source;
 mod stack;
 mod traffic;
