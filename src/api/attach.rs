@@ -15,7 +15,6 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use std::io;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt as _, DuplexStream};
@@ -42,44 +41,38 @@ async fn attach(State(control): State<Control>, path: Segments, mut request: Req
     // The dyno gets its end now, so that one that waits for nobody is an ordinary error and not a silent stream.
     let (ours, theirs) = tokio::io::duplex(MAX_PAYLOAD);
     let held = dynos::attach(&control, client, Box::new(theirs)).await?;
-    tokio::spawn(async move {
-        if pass_on(upgrade, ours, &held).await {
-            control.supervisor.evict(client.dyno);
-        }
-    });
+    tokio::spawn(async move { pass_on(upgrade, ours, &held, || control.supervisor.evict(client.dyno)).await });
     Ok((StatusCode::SWITCHING_PROTOCOLS, [(CONNECTION, "Upgrade"), (UPGRADE, PROTOCOL)]).into_response())
 }
 
-/// Until either side is gone, or the client's access: whether it was that. A client that never comes back is one that is
-/// gone.
-async fn pass_on(upgrade: OnUpgrade, dyno: DuplexStream, held: &Held) -> bool {
-    let Ok(client) = upgrade.await else { return false };
+/// Until either side is gone, or the client's access; then `evict` comes first, so that nothing it says from then on
+/// matters. A client that never comes back is one that is gone.
+async fn pass_on(upgrade: OnUpgrade, dyno: DuplexStream, held: &Held, evict: impl Fn()) {
+    let Ok(client) = upgrade.await else { return };
     let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
     let (mut from_dyno, mut to_dyno) = tokio::io::split(dyno);
     let mut answer = pin!(async {
-        let ended = tokio::select! {
+        tokio::select! {
             biased;
-            () = held.ended() => true,
-            copied = tokio::io::copy(&mut from_dyno, &mut to_client) => copied.map(|_| false)?,
-        };
-        if ended {
-            // It may have stopped reading.
-            let last = Frame::Error(ACCESS_ENDED.to_owned()).encode();
-            let _ = tokio::time::timeout(PATIENCE, to_client.write_all(&last)).await;
+            () = held.ended() => {
+                evict();
+                // It may have stopped reading.
+                let last = Frame::Error(ACCESS_ENDED.to_owned()).encode();
+                let _ = tokio::time::timeout(PATIENCE, to_client.write_all(&last)).await;
+            }
+            // A broken connection is the end of the session, and the dyno's side of it says so in the app's log.
+            _ = tokio::io::copy(&mut from_dyno, &mut to_client) => {}
         }
         let _ = tokio::time::timeout(PATIENCE, to_client.shutdown()).await;
-        Ok(ended)
     });
-    // A broken connection is the end of the session, and the dyno's side of it says so in the app's log.
-    let passed: io::Result<bool> = tokio::select! {
+    tokio::select! {
         _ = tokio::io::copy(&mut from_client, &mut to_dyno) => {
             // Whether the client has gone or the dyno takes no more: what that has said is still to be read.
             let _ = to_dyno.shutdown().await;
-            answer.await
+            answer.await;
         }
-        answered = &mut answer => answered,
-    };
-    passed.unwrap_or(false)
+        () = &mut answer => {}
+    }
 }
 
 fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {

@@ -172,7 +172,8 @@ impl Dynos {
     pub fn inside(&self, id: DynoId, order: &Inside, client: BoxedIo, until: CancellationToken) {
         let mut hello = vec![VERSION, INSIDE];
         hello.extend(protocol::encode(order));
-        let mut bridge = attach::start(&self.shared, self.shared.instance.dyno_dir(id), hello, client);
+        let dir = self.shared.instance.dyno_dir(id);
+        let mut bridge = attach::start(&self.shared, dir, hello, attach::NOT_LET_IN, client);
         self.shared.spawn(async move {
             tokio::select! {
                 // Whatever it is waiting for.

@@ -107,7 +107,8 @@ async fn begin(
         Io::Log => (Sink::Log, None),
         Io::Lines(lines) => (Sink::Lines(lines), None),
         Io::Attach { stream, .. } => {
-            (Sink::Nowhere, Some(attach::start(shared, dir.clone(), vec![VERSION, ATTACH], stream)))
+            let bridge = attach::start(shared, dir.clone(), vec![VERSION, ATTACH], attach::KILLED, stream);
+            (Sink::Nowhere, Some(bridge))
         }
     };
     let output = Output::open(shared.hub.clone(), id, &labels, &dir, sink)?;
