@@ -11,6 +11,7 @@ use crate::control::tokens::Peer;
 use crate::control::{Control, ControlError, Resource, accounts};
 use crate::domain::access::Caller;
 use crate::domain::app::{App, AppId};
+use crate::store::guard::{self, Check};
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request, State};
@@ -33,9 +34,6 @@ const MAX_BODY: usize = 1 << 20;
 
 /// A body has this long to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Whose bodies are archives, read by their handlers.
-const STREAMED: [&str; 2] = ["/stacks/{stack}/imports", "/runtimes"];
 
 async fn whole(body: Body) -> ApiResult<Bytes> {
     let read = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, MAX_BODY)).await;
@@ -81,14 +79,18 @@ pub(super) struct Made(pub(super) AppId);
 pub(super) type Noted<T> = (Extension<Note>, Extension<Made>, T);
 
 /// Lets a request pass when its row in [`rules`] does, with its [`Caller`], [`Actor`](crate::domain::actor::Actor) and
-/// [`App`] among the extensions, and writes down what it changes.
+/// [`App`] among the extensions, and writes down what it changes. It changes nothing in the store once that row would not
+/// let it pass any more.
 pub(super) async fn authenticate(State(control): State<Control>, request: Request, next: Next) -> Response {
     match entered(&control, request).await {
         Ok((request, None)) => next.run(request).await,
-        Ok((request, Some(event))) => {
+        Ok((request, Some(Change { event, check }))) => {
             // To its end, also when the client goes away meanwhile.
             let done = tokio::spawn(async move {
-                let mut response = next.run(request).await;
+                let mut response = match check {
+                    Some(check) => guard::guarded(check, next.run(request)).await,
+                    None => next.run(request).await,
+                };
                 let note = response.extensions_mut().remove::<Note>().map(|Note(text)| text);
                 let made = response.extensions_mut().remove::<Made>().map(|Made(id)| id);
                 audit::end(&control, event, response.status().as_u16(), note, made).await;
@@ -101,8 +103,15 @@ pub(super) async fn authenticate(State(control): State<Control>, request: Reques
     }
 }
 
-/// Also the number of the event in the audit log, when something is to be changed.
-async fn entered(control: &Control, request: Request) -> ApiResult<(Request, Option<i64>)> {
+/// What is to be changed.
+struct Change {
+    /// The number in the audit log.
+    event: i64,
+    /// That it may be changed still; none for a log-in, which looks itself at what was shown.
+    check: Option<Check>,
+}
+
+async fn entered(control: &Control, request: Request) -> ApiResult<(Request, Option<Change>)> {
     let (mut parts, body) = request.into_parts();
     let path = parts.extensions.get().map_or("", MatchedPath::as_str).to_owned();
     let Some(rule) = rules::rule(parts.method.as_str(), &path) else {
@@ -110,29 +119,29 @@ async fn entered(control: &Control, request: Request) -> ApiResult<(Request, Opt
         return Err(ApiError::from(ControlError::Denied));
     };
     // Before it is asked who may: by the time that a slow body is there, that may have changed.
-    let body = if STREAMED.contains(&rule.path) { body } else { Body::from(whole(body).await?) };
+    let body = Body::from(whole(body).await?);
     let peer = parts.extensions.get().copied().unwrap_or(Peer::Network);
     let segments = Segments::from_request_parts(&mut parts, control).await?;
     let subject = subject(rule, &segments);
-    let (caller, app) = match let_in(control, rule, (peer, subject.clone()), &mut parts).await {
+    let (caller, app, check) = match let_in(control, rule, (peer, subject.clone()), &mut parts).await {
         Ok(found) => found,
         Err(error) => {
             write_down(control, rule, (peer, subject), &parts, &error).await;
             return Err(error.into());
         }
     };
-    let event = match rule.action {
+    let change = match rule.action {
         Some(action) => {
             let whose = (&caller.actor, app.as_ref());
             let attempt = audit::attempt(action, whose, redacted(parts.uri.path()), peer, &parts.extensions);
-            Some(audit::begin(control, attempt).await?)
+            Some(Change { event: audit::begin(control, attempt).await?, check })
         }
         None => None,
     };
     parts.extensions.insert(caller.actor.clone());
     parts.extensions.insert(caller);
     app.map(|app| parts.extensions.insert(app));
-    Ok((Request::from_parts(parts, body), event))
+    Ok((Request::from_parts(parts, body), change))
 }
 
 fn is_log_in(rule: &Rule) -> bool {
@@ -145,17 +154,18 @@ async fn let_in(
     rule: &Rule,
     (peer, subject): (Peer, Subject),
     parts: &mut Parts,
-) -> Result<(Caller, Option<App>), ControlError> {
+) -> Result<(Caller, Option<App>, Option<Check>), ControlError> {
     let header = authorization(&parts.headers);
     if is_log_in(rule) {
         let from = parts.extensions.get().copied().and_then(Address::ip);
         let (caller, proof) = accounts::log_in(control, (peer, from), header).await?;
         parts.extensions.insert(proof);
-        return Ok((caller, None));
+        return Ok((caller, None, None));
     }
-    let Entry { caller, bearer, app } = access::enter(control, (peer, header), rule.scope, rule.need, subject).await?;
+    let entered = access::enter(control, (peer, header), rule.scope, rule.need, subject).await?;
+    let Entry { caller, bearer, app, check } = entered;
     parts.extensions.insert(bearer);
-    Ok((caller, app))
+    Ok((caller, app, Some(check)))
 }
 
 /// Writes a refusal into the audit log: of what would have changed something, of a read only when it is forbidden.

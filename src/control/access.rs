@@ -2,13 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::grants::Bearer;
-use super::tokens::{self, Peer};
+use super::tokens::{self, Peer, Shown};
 use super::{Control, ControlError, Resource, addons, audit};
 use crate::domain::access::{Caller, Need, Permission, Permissions, Role, Verdict, verdict};
 use crate::domain::actor::{AccountId, Actor};
 use crate::domain::app::{App, AppId};
 use crate::domain::scope::Scope;
-use crate::store::{self, Tx};
+use crate::store::guard::{self, Check};
+use crate::store::{self, StoreError, Tx};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -30,6 +31,8 @@ pub struct Entry {
     pub caller: Caller,
     pub bearer: Bearer,
     pub app: Option<App>,
+    /// That all this is so still; for the transactions of what the request changes.
+    pub check: Check,
 }
 
 /// Lets a request in, or says why not: its token, what that is good for, and what its account may do.
@@ -48,14 +51,36 @@ pub async fn enter(
     control
         .store
         .read(move |tx| {
-            let (caller, scopes, bearer) = tokens::caller(tx, shown)?;
-            if !scopes.permit(scope) {
-                return Err(ControlError::Forbidden { has: scopes });
-            }
-            let app = permit(tx, &caller, need, &subject)?;
-            Ok(Entry { caller, bearer, app })
+            let (caller, bearer, app) = look(tx, shown, scope, need, &subject)?;
+            // It may get another name meanwhile, and another one its name.
+            let subject = app.as_ref().map_or(subject, |app| Subject::App(app.id.to_string()));
+            let check = Check::new(move |tx| again(look(tx, shown, scope, need, &subject)));
+            Ok(Entry { caller, bearer, app, check })
         })
         .await
+}
+
+fn look(
+    tx: &Tx<'_>,
+    shown: Shown,
+    scope: Scope,
+    need: Need,
+    subject: &Subject,
+) -> Result<(Caller, Bearer, Option<App>), ControlError> {
+    let (caller, scopes, bearer) = tokens::caller(tx, shown)?;
+    if !scopes.permit(scope) {
+        return Err(ControlError::Forbidden { has: scopes });
+    }
+    let app = permit(tx, &caller, need, subject)?;
+    Ok((caller, bearer, app))
+}
+
+fn again<T>(looked: Result<T, ControlError>) -> Result<(), StoreError> {
+    match looked {
+        Ok(_) => Ok(()),
+        Err(ControlError::Store(error)) => Err(error),
+        Err(refusal) => Err(StoreError::Refused(Box::new(refusal))),
+    }
 }
 
 /// Who was refused, and which app it was about: that is said only when it was not hidden.
@@ -167,9 +192,11 @@ fn seen_through(any: bool) -> Role {
 /// # Errors
 /// When there is none, or the caller may not do that with it.
 pub async fn app(control: &Control, caller: &Caller, which: &str, permission: Permission) -> Result<App, ControlError> {
-    let (caller, which) = (caller.clone(), which.to_owned());
-    let found = control.store.read(move |tx| permit(tx, &caller, Need::On(permission), &Subject::App(which))).await?;
-    found.ok_or(ControlError::NotFound(Resource::App))
+    let (asks, which) = (caller.clone(), which.to_owned());
+    let found = control.store.read(move |tx| permit(tx, &asks, Need::On(permission), &Subject::App(which))).await?;
+    let app = found.ok_or(ControlError::NotFound(Resource::App))?;
+    and_still(caller, Subject::App(app.id.to_string()), permission);
+    Ok(app)
 }
 
 /// The same for what else a body can name.
@@ -182,8 +209,21 @@ pub async fn check(
     subject: Subject,
     permission: Permission,
 ) -> Result<(), ControlError> {
-    let caller = caller.clone();
-    control.store.read(move |tx| permit(tx, &caller, Need::On(permission), &subject).map(|_| ())).await
+    let (asks, what) = (caller.clone(), subject.clone());
+    control.store.read(move |tx| permit(tx, &asks, Need::On(permission), &what).map(|_| ())).await?;
+    and_still(caller, subject, permission);
+    Ok(())
+}
+
+/// In the transactions of what the request changes, too. Who asks is looked at there anyway, but for an administrator
+/// who is none any more.
+fn and_still(caller: &Caller, subject: Subject, permission: Permission) {
+    let actor = caller.actor.clone();
+    guard::also(Check::new(move |tx| {
+        let account = store::accounts::get(tx, actor.id)?;
+        let caller = Caller { actor: actor.clone(), admin: account.is_some_and(|account| account.admin) };
+        again(permit(tx, &caller, Need::On(permission), &subject))
+    }));
 }
 
 /// What an account sees in lists.

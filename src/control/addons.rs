@@ -385,11 +385,10 @@ fn may_go(tx: &Tx<'_>, caller: &Caller, addon: &Addon) -> Result<(), ControlErro
     )))
 }
 
-/// Takes it away from all apps that use it, then has its provider take it away.
+/// Takes it away from all apps that use it, then has its provider take it away; that it can't is logged.
 ///
 /// # Errors
-/// When there is no such add-on, other apps use it and it is not to be `forced` or the caller may not operate them, or its
-/// provider can't.
+/// When there is no such add-on, or other apps use it and it is not to be `forced` or the caller may not operate them.
 pub async fn destroy(
     control: &Control,
     caller: &Caller,
@@ -397,25 +396,25 @@ pub async fn destroy(
     which: &str,
     forced: bool,
 ) -> Result<AddonView, ControlError> {
-    let gone = find(control, app, which).await?;
-    let others = gone.attachments.iter().filter(|attachment| attachment.app != gone.addon.app).count();
-    if others > 0 && !forced {
-        return Err(ControlError::Invalid(format!(
-            "{} is attached to {others} other app(s). Detach it there first, or use --force.",
-            gone.addon.name
-        )));
-    }
-    let provider = provider(gone.addon.service())?;
-    let (addon, asks) = (gone.addon.clone(), caller.clone());
-    control.store.read(move |tx| may_go(tx, &asks, &addon)).await?;
-    let addon = gone.addon.clone();
-    let taken = tokio::task::spawn_blocking(move || provider.deprovision(&addon)).await;
-    taken.map_err(io::Error::other)??;
-    let (addon, actor) = (gone.addon.clone(), caller.actor.clone());
-    let made = control.store.write(move |tx| remove(tx, &addon, &actor)).await?;
-    for release in &made {
-        announce(control, release);
-    }
+    let (caller, which) = (caller.clone(), which.to_owned());
+    let (gone, made) = control
+        .store
+        .write(move |tx| {
+            // Nobody attaches it between the question and the end of it.
+            let gone = view(tx, found(tx, app, &which)?)?;
+            let others = gone.attachments.iter().filter(|attachment| attachment.app != gone.addon.app).count();
+            if others > 0 && !forced {
+                return Err(ControlError::Invalid(format!(
+                    "{} is attached to {others} other app(s). Detach it there first, or use --force.",
+                    gone.addon.name
+                )));
+            }
+            may_go(tx, &caller, &gone.addon)?;
+            let made = remove(tx, &gone.addon, &caller.actor)?;
+            Ok::<_, ControlError>((gone, made))
+        })
+        .await?;
+    left(control, vec![gone.addon.clone()], made).await;
     Ok(gone)
 }
 
@@ -442,7 +441,7 @@ pub(super) fn leave(tx: &Tx<'_>, caller: &Caller, app: &App) -> Result<(Vec<Addo
     Ok((addons, made))
 }
 
-/// After [`leave`], when the app is gone.
+/// When it is settled that they go: tells of the releases, and has the providers take away what was theirs.
 pub(super) async fn left(control: &Control, addons: Vec<Addon>, made: Vec<Release>) {
     for release in &made {
         announce(control, release);

@@ -162,12 +162,33 @@ pub enum ControlError {
     #[error(transparent)]
     Run(#[from] RunError),
     #[error(transparent)]
-    Build(#[from] BuildError),
+    Build(BuildError),
     /// The kernel could not be told.
     #[error("what dynos may connect to was kept but does not hold yet, and none is started until it does: {0}")]
     Egress(String),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     #[error("can't use the disk")]
     Io(#[from] io::Error),
+}
+
+impl From<StoreError> for ControlError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // What the guard of a request has to say is one of ours.
+            StoreError::Refused(refused) => refused
+                .downcast::<Self>()
+                .map_or_else(|other| Self::Store(StoreError::Refused(other)), |refused| *refused),
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl From<BuildError> for ControlError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Store(error) => error.into(),
+            error => Self::Build(error),
+        }
+    }
 }

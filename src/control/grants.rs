@@ -11,6 +11,7 @@ use super::access::{self, judge};
 use super::tokens::{self, Shown};
 use super::{Control, ControlError, Resource};
 use crate::domain::access::{Caller, Need, Permission};
+use crate::domain::actor::AccountId;
 use crate::domain::app::AppId;
 use crate::store::{self, Tx};
 use crate::supervisor::OneOff;
@@ -108,9 +109,13 @@ fn may(tx: &Tx<'_>, caller: &Caller, app: AppId, permission: Permission) -> Resu
 
 /// Whoever began it, by account: a detached one outlives the token that it was begun with.
 fn check_dyno(tx: &Tx<'_>, dyno: &OneOff) -> Result<(), ControlError> {
-    let Some(by) = dyno.by else { return Ok(()) };
+    dyno.by.map_or(Ok(()), |by| may_deploy(tx, by, dyno.app))
+}
+
+/// Whether an account may still deploy to an app, if that is still there.
+pub(super) fn may_deploy(tx: &Tx<'_>, by: AccountId, app: AppId) -> Result<(), ControlError> {
     let account = store::accounts::get(tx, by)?.ok_or(ControlError::Denied)?;
-    may(tx, &Caller { actor: account.actor(), admin: account.admin }, dyno.app, Permission::Deploy)
+    may(tx, &Caller { actor: account.actor(), admin: account.admin }, app, Permission::Deploy)
 }
 
 /// A no, and not a store that can't be read.

@@ -2,7 +2,7 @@
 //! and are in the store from then on.
 #![forbid(unsafe_code)]
 
-use super::{Control, ControlError, Resource};
+use super::{Control, ControlError, Resource, grants};
 use crate::domain::actor::AccountId;
 use crate::domain::app::{App, AppId};
 use crate::domain::log;
@@ -44,6 +44,8 @@ pub struct NewSlug {
 pub struct Draft {
     pub id: SlugId,
     pub app: AppId,
+    /// Who brings it.
+    pub whose: AccountId,
     pub process_types: ProcessTypes,
     pub commit: Option<String>,
     pub commit_description: Option<String>,
@@ -129,6 +131,7 @@ pub fn create(control: &Control, app: &App, whose: AccountId, new: NewSlug) -> R
     let draft = Draft {
         id: SlugId(Uuid::new_v4()),
         app: app.id,
+        whose,
         process_types: process_types(new.process_types)?,
         commit: words(new.commit),
         commit_description: words(new.commit_description),
@@ -219,6 +222,8 @@ async fn keep(control: &Control, draft: Draft, packed: Packed, checksum: Digest)
     };
     let kept = control.store.write(move |tx| {
         store::apps::get(tx, slug.app)?.ok_or(ControlError::NotFound(Resource::App))?;
+        // The upload may have taken its time.
+        grants::may_deploy(tx, draft.whose, slug.app).map_err(grants::hidden(Resource::Slug))?;
         Ok::<_, ControlError>(store::slugs::insert(tx, &slug)?)
     });
     kept.await

@@ -51,6 +51,9 @@ pub enum StoreError {
     Sqlite(#[source] rusqlite::Error),
     #[error("the database is closed")]
     Closed,
+    /// A check of the guard does not hold any more.
+    #[error(transparent)]
+    Refused(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl StoreError {

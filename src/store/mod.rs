@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Invariants: there is one writer, so a closure never sees its own decision overtaken; a closure that returns an error
-//! leaves nothing behind; a write whose caller went away is still done. Config vars never reach the disk in the clear
+//! leaves nothing behind; a write whose caller went away is still done; what a request was let in by holds in each of its
+//! writes ([`guard`]). Config vars never reach the disk in the clear
 //! ([`seal`]). Times are kept to the nanosecond, so a row that is read equals the row that was written.
 #![forbid(unsafe_code)]
 #![expect(clippy::missing_errors_doc, reason = "what a noun's function can fail with is `StoreError`, and says it")]
@@ -26,6 +27,7 @@ pub mod epochs;
 mod error;
 pub mod features;
 pub mod formations;
+pub mod guard;
 pub mod keys;
 pub mod oauth_clients;
 mod open;
@@ -87,13 +89,18 @@ impl Store {
     /// disk. It is done even when the caller stops waiting.
     ///
     /// # Errors
-    /// What `f` returns, or why the transaction could not be begun or committed.
+    /// What `f` or a check of the [`guard`] returns, or why the transaction could not be begun or committed.
     pub async fn write<T, E>(&self, f: impl FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        self.on(&self.writer, TransactionBehavior::Immediate, f).await
+        let checks = guard::checks();
+        let checked = move |tx: &Tx<'_>| {
+            checks.iter().try_for_each(|check| check.holds(tx))?;
+            f(tx)
+        };
+        self.on(&self.writer, TransactionBehavior::Immediate, checked).await
     }
 
     /// Runs `f` on one snapshot of the database; it can't change anything.

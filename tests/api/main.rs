@@ -26,4 +26,5 @@ mod pipelines;
 mod releases;
 mod schema;
 mod server;
+mod standing;
 mod tls;
