@@ -424,6 +424,22 @@ fn buildpacks() {
         .run("hokku buildpacks:remove -i 1 -a my-app")
         .run("hokku buildpacks:remove -a my-app")
         .run("hokku buildpacks:clear -a my-app");
+    let row = |name: &str, description: &str| json!({ "namespace": "heroku", "name": name, "category": "languages", "description": description });
+    let (ruby, readme) = (row("ruby", "Ruby"), json!({ "encoding": "base64", "content": "V2hhdCBpdCBpcyBmb3I=" }));
+    let versions = json!([{ "release": "1.2.3", "status": "published", "license": "MIT", "created_at": null }]);
+    let missing = json!({ "id": "not_found", "message": "Couldn't find that buildpack.", "resource": "buildpack" });
+    let api =
+        session.api.json("GET /buildpacks", json!([ruby, row("go", "Go")])).json("GET /buildpacks/heroku%2Fruby", ruby);
+    api.json("GET /buildpacks/heroku%2Fruby/revisions", versions).json("GET /buildpacks/heroku%2Fruby/readme", readme);
+    api.error("GET /buildpacks/heroku%2Fcobol", 404, missing);
+    session
+        .run("hokku buildpacks:search")
+        .run("hokku buildpacks:search rub")
+        .run("hokku buildpacks:search cobol")
+        .run("hokku buildpacks:info heroku/ruby")
+        .run("hokku buildpacks:info heroku/ruby --json | grep readme")
+        .run("hokku buildpacks:info heroku/cobol")
+        .run("hokku buildpacks:versions heroku/ruby");
     insta::assert_snapshot!(session.transcript());
 }
 

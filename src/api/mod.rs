@@ -37,6 +37,7 @@ mod oauth_clients;
 mod paging;
 mod pipelines;
 mod platform;
+mod registry;
 mod releases;
 mod rendezvous;
 mod request;
@@ -100,7 +101,7 @@ fn routes(control: Control) -> Router {
         .merge(slugs::uploads())
         .merge(sources::uploads())
         .merge(streams::routes());
-    let for_everybody = buildpacks::registry();
+    let for_everybody = registry::routes();
     with_token
         .merge(with_secret)
         .merge(for_everybody)

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{At, Base, Input, Made, Note, Noted, Segments, Which, time};
-use super::{account, builds, paging, platform, releases};
+use super::request::{At, Base, Input, Made, Note, Noted, Segments, Which, note, time};
+use super::{account, builds, paging, platform, releases, stacks};
 use crate::control::access::Visible;
 use crate::control::{self, Control, access, pipelines};
 use crate::domain::access::Caller;
@@ -24,6 +24,8 @@ pub(super) fn routes() -> Router<Control> {
         .route("/pipelines", get(list).post(create))
         .route("/pipelines/{pipeline}", get(info).patch(rename).delete(destroy))
         .route("/pipelines/{pipeline}/pipeline-couplings", get(couplings_of))
+        .route("/pipelines/{pipeline}/pipeline-stack", get(stack))
+        .route("/pipeline-transfers", post(transfer))
         .route("/pipelines/{pipeline}/latest-builds", get(latest_builds))
         .route("/pipelines/{pipeline}/latest-releases", get(latest_releases))
         .route("/pipelines/{pipeline}/latest-deployments", get(latest_deployments))
@@ -52,6 +54,12 @@ struct Create {
 #[derive(Debug, Deserialize)]
 struct Rename {
     name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Transfer {
+    pipeline: Which,
+    new_owner: Owner,
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,31 +111,59 @@ async fn create(
     State(control): State<Control>,
     Extension(actor): Extension<Actor>,
     Input(body): Input<Create>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
-    if let Some(Owner { id, kind }) = body.owner {
-        if kind.is_some_and(|kind| kind != "user") {
-            return Err(ApiError::invalid("The owner of a pipeline is a user: there are no teams here."));
-        }
-        id.map_or(Ok(()), |id| account::check_user(&actor, &id))?;
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
+    if let Some(id) = body.owner.map(user).transpose()?.flatten() {
+        account::check_user(&actor, &id)?;
     }
     let pipeline = pipelines::create(&control, &actor, &body.name).await?;
-    Ok((StatusCode::CREATED, Json(serialize(&pipeline))))
+    Ok((StatusCode::CREATED, note(pipeline.name.as_str()), Json(serialize(&pipeline))))
+}
+
+fn user(Owner { id, kind }: Owner) -> ApiResult<Option<String>> {
+    if kind.is_some_and(|kind| kind != "user") {
+        return Err(ApiError::invalid("The owner of a pipeline is a user: there are no teams here."));
+    }
+    Ok(id)
+}
+
+/// For apps that CI and review apps would make; there are none, so it is that of new apps.
+async fn stack(State(control): State<Control>) -> Json<Value> {
+    Json(json!({ "stack": stacks::reference(control.place.stack) }))
+}
+
+async fn transfer(
+    State(control): State<Control>,
+    Extension(caller): Extension<Caller>,
+    Input(body): Input<Transfer>,
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
+    let heir = user(body.new_owner)?.ok_or_else(|| ApiError::invalid("The new owner needs an id."))?;
+    let (pipeline, before) = pipelines::transfer(&control, &caller, body.pipeline.text(), &heir).await?;
+    let owner = |id: Uuid| json!({ "id": id, "type": "user" });
+    let row = json!({
+        "new_owner": owner(pipeline.owner), "pipeline": { "id": pipeline.id }, "previous_owner": owner(before),
+    });
+    Ok((StatusCode::CREATED, note(format!("{} to {heir}", pipeline.name)), Json(row)))
 }
 
 async fn info(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
     Ok(Json(serialize(&pipelines::find(&control, path.get("pipeline")).await?)))
 }
 
-async fn rename(State(control): State<Control>, path: Segments, Input(body): Input<Rename>) -> ApiResult<Json<Value>> {
+async fn rename(
+    State(control): State<Control>,
+    path: Segments,
+    Input(body): Input<Rename>,
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let pipeline = match body.name {
         Some(name) => pipelines::rename(&control, path.get("pipeline"), &name).await?,
         None => pipelines::find(&control, path.get("pipeline")).await?,
     };
-    Ok(Json(serialize(&pipeline)))
+    Ok((note(pipeline.name.as_str()), Json(serialize(&pipeline))))
 }
 
-async fn destroy(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {
-    Ok(Json(serialize(&pipelines::destroy(&control, path.get("pipeline")).await?)))
+async fn destroy(State(control): State<Control>, path: Segments) -> ApiResult<(Extension<Note>, Json<Value>)> {
+    let gone = pipelines::destroy(&control, path.get("pipeline")).await?;
+    Ok((note(gone.name.as_str()), Json(serialize(&gone))))
 }
 
 async fn couplings_of(

@@ -71,6 +71,10 @@ fn redacted(path: &str) -> &str {
 #[derive(Clone, Debug)]
 pub(super) struct Note(pub(super) String);
 
+pub(super) fn note(text: impl Into<String>) -> Extension<Note> {
+    Extension(Note(text.into()))
+}
+
 /// The app that a request has made or that its body names, for the audit log; put into the extensions of its response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Made(pub(super) AppId);

@@ -218,6 +218,9 @@ pub const RULES: &[Rule] = &[
     patch ("/pipelines/{pipeline}",                                     Write,          MANAGE,  "pipeline:update"),
     delete("/pipelines/{pipeline}",                                     Write,          MANAGE,  "pipeline:destroy"),
     get   ("/pipelines/{pipeline}/pipeline-couplings",                  Read,           VIEW),
+    get   ("/pipelines/{pipeline}/pipeline-stack",                      Read,           VIEW),
+    // Who may give which away is the use case's.
+    post  ("/pipeline-transfers",                                       Write,          ACCOUNT, "pipeline:transfer"),
     get   ("/pipelines/{pipeline}/latest-builds",                       Read,           VIEW),
     get   ("/pipelines/{pipeline}/latest-releases",                     Read,           VIEW),
     get   ("/pipelines/{pipeline}/latest-deployments",                  Read,           VIEW),

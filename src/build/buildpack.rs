@@ -61,7 +61,24 @@ pub enum BuildpackError {
 }
 
 fn names() -> String {
-    OWN.iter().map(|(name, _)| *name).chain(BY_NAME).map(|name| format!("heroku/{name}")).collect::<Vec<_>>().join(", ")
+    folders().map(|name| format!("heroku/{name}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The folders of all of ours.
+pub fn folders() -> impl Iterator<Item = &'static str> {
+    OWN.iter().map(|(folder, _)| *folder).chain(BY_NAME)
+}
+
+/// What people call the language of one of ours.
+pub fn language(folder: &str) -> &'static str {
+    OWN.iter().find(|(own, _)| *own == folder).map_or("JVM", |(_, language)| language)
+}
+
+/// Which apps one of ours is for, in the words of its `bin/detect`.
+pub fn when_it_fits(folder: &str) -> String {
+    let detect = EMBEDDED.get_file(format!("{folder}/bin/detect")).and_then(|file| file.contents_utf8());
+    let comment = detect.unwrap_or_default().lines().skip(1).map_while(|line| line.strip_prefix("# "));
+    comment.collect::<Vec<_>>().join(" ")
 }
 
 const ARCHIVES: [&str; 6] = [".tgz", ".tar.gz", ".tar.xz", ".tar.zst", ".tbz", ".tar"];
@@ -123,8 +140,7 @@ fn by_name(name: &str) -> Option<Result<Source, BuildpackError>> {
     if bare == "inline" {
         return Some(Ok(Source::Inline));
     }
-    let mut ours = OWN.iter().map(|(folder, _)| *folder).chain(BY_NAME);
-    let own = ours.find(|folder| *folder == bare && owner != "heroku-community");
+    let own = folders().find(|folder| *folder == bare && owner != "heroku-community");
     Some(own.map(Source::Own).ok_or_else(|| BuildpackError::Absent(name.to_owned())))
 }
 

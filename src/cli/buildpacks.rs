@@ -3,8 +3,10 @@
 
 use super::context::{AppArgs, Context};
 use super::errors::Failure;
-use super::output::plain;
-use crate::client::Client;
+use super::output::{plain, text};
+use crate::client::{Client, segment};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -199,6 +201,89 @@ pub(super) async fn clear(ctx: &Context, args: Clear) -> Result<(), Failure> {
     put(&client, &app, &[]).await?;
     ctx.out.say(format_args!("Buildpacks cleared. Next release on {} will detect buildpacks normally.", plain(&app)));
     Ok(())
+}
+
+/// Search the buildpacks that are known by name
+///
+/// They are part of the server. Those of others are used by their URL.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  $ hokku buildpacks:search
+  $ hokku buildpacks:search ruby")]
+pub(super) struct Search {
+    /// Part of a name or description
+    #[arg(value_name = "TERM", default_value = "")]
+    term: String,
+}
+
+pub(super) async fn search(ctx: &Context, args: Search) -> Result<(), Failure> {
+    let rows: Vec<Value> = ctx.client()?.get("/buildpacks").await?;
+    let term = args.term.to_lowercase();
+    let found = rows.iter().map(|row| {
+        let name = format!("{}/{}", text(row, "namespace"), text(row, "name"));
+        vec![name, text(row, "category").to_owned(), text(row, "description").to_owned()]
+    });
+    let found: Vec<_> = found.filter(|row| row.iter().any(|field| field.to_lowercase().contains(&term))).collect();
+    if found.is_empty() {
+        ctx.out.say("No buildpacks found");
+        return Ok(());
+    }
+    ctx.out.table(&found)?;
+    ctx.out.say(format_args!("{} buildpack{} found", found.len(), if found.len() == 1 { "" } else { "s" }));
+    Ok(())
+}
+
+fn registered(name: &str, rest: &str) -> String {
+    format!("/buildpacks/{}{rest}", segment(name))
+}
+
+/// Show what a buildpack is for
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  $ hokku buildpacks:info heroku/ruby")]
+pub(super) struct Info {
+    /// A name, as buildpacks:search prints it
+    #[arg(value_name = "BUILDPACK")]
+    buildpack: String,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn info(ctx: &Context, args: Info) -> Result<(), Failure> {
+    let client = ctx.client()?;
+    let mut row: Value = client.get(&registered(&args.buildpack, "")).await?;
+    let versions: Vec<Value> = client.get(&registered(&args.buildpack, "/revisions")).await?;
+    let readme: Value = client.get(&registered(&args.buildpack, "/readme")).await?;
+    let readme = STANDARD.decode(text(&readme, "content")).unwrap_or_default();
+    row["readme"] = String::from_utf8_lossy(&readme).trim().into();
+    row["license"] = versions.first().map_or(Value::Null, |newest| newest["license"].clone());
+    if args.json {
+        return ctx.out.json(&row);
+    }
+    ctx.out.heading(plain(&args.buildpack))?;
+    let pair = |(name, field): (&'static str, &str)| (name, plain(text(&row, field)));
+    ctx.out.pairs([("Description", "description"), ("Category", "category"), ("License", "license")].map(pair))?;
+    ctx.out.line("")?;
+    row["readme"].as_str().unwrap_or_default().lines().try_for_each(|line| ctx.out.line(plain(line)))
+}
+
+/// List the versions of a buildpack
+///
+/// Those of the server have one, which is the server's own.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  $ hokku buildpacks:versions heroku/ruby")]
+pub(super) struct Versions {
+    /// A name, as buildpacks:search prints it
+    #[arg(value_name = "BUILDPACK")]
+    buildpack: String,
+}
+
+pub(super) async fn versions(ctx: &Context, args: Versions) -> Result<(), Failure> {
+    let rows: Vec<Value> = ctx.client()?.get(&registered(&args.buildpack, "/revisions")).await?;
+    let line = |row: &Value| vec![text(row, "release").to_owned(), text(row, "status").to_owned()];
+    ctx.out.table(&rows.iter().map(line).collect::<Vec<_>>())
 }
 
 fn changed(ctx: &Context, app: &str, verb: &str, urls: &[String]) {

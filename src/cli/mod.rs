@@ -214,6 +214,12 @@ enum Command {
     BuildpacksRemove(buildpacks::Remove),
     #[command(name = "buildpacks:clear")]
     BuildpacksClear(buildpacks::Clear),
+    #[command(name = "buildpacks:search")]
+    BuildpacksSearch(buildpacks::Search),
+    #[command(name = "buildpacks:info")]
+    BuildpacksInfo(buildpacks::Info),
+    #[command(name = "buildpacks:versions")]
+    BuildpacksVersions(buildpacks::Versions),
 
     Stack(stack::List),
     #[command(name = "stack:set")]
@@ -526,6 +532,9 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         Command::BuildpacksAdd(args) => buildpacks::add(ctx, args).await,
         Command::BuildpacksRemove(args) => buildpacks::remove(ctx, args).await,
         Command::BuildpacksClear(args) => buildpacks::clear(ctx, args).await,
+        Command::BuildpacksSearch(args) => buildpacks::search(ctx, args).await,
+        Command::BuildpacksInfo(args) => buildpacks::info(ctx, args).await,
+        Command::BuildpacksVersions(args) => buildpacks::versions(ctx, args).await,
         Command::Stack(args) => stack::list(ctx, args).await,
         Command::StackSet(args) => stack::set(ctx, args).await,
         Command::StackBuild(args) => stack::build(ctx, args).await,

@@ -50,7 +50,19 @@ pub(super) const TOPICS: [(&str, &[&str]); 23] = [
     ("Logs", &["logs", "drains", "drains:add", "drains:remove"]),
     ("Releases", &["releases", "releases:info", "releases:output", "releases:retry", "rollback"]),
     ("Builds", &["builds", "builds:output", "builds:cancel", "builds:cache:purge"]),
-    ("Buildpacks", &["buildpacks", "buildpacks:set", "buildpacks:add", "buildpacks:remove", "buildpacks:clear"]),
+    (
+        "Buildpacks",
+        &[
+            "buildpacks",
+            "buildpacks:set",
+            "buildpacks:add",
+            "buildpacks:remove",
+            "buildpacks:clear",
+            "buildpacks:search",
+            "buildpacks:info",
+            "buildpacks:versions",
+        ],
+    ),
     ("Stacks", &["stack", "stack:set", "stack:build", "stack:update", "stack:export", "stack:import"]),
     ("Runtimes", &["runtime:list", "runtime:import", "runtime:remove"]),
     (

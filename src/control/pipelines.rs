@@ -91,6 +91,33 @@ pub async fn rename(control: &Control, which: &str, name: &str) -> Result<Pipeli
     Ok(Pipeline { name, updated_at: now, ..pipeline })
 }
 
+/// Gives it to another account, by address or UUID; its apps stay whose they are. Returns it with the new owner, and the one
+/// it had.
+///
+/// # Errors
+/// When there is no such pipeline or account, or the caller may not manage it.
+pub async fn transfer(
+    control: &Control,
+    caller: &Caller,
+    which: &str,
+    heir: &str,
+) -> Result<(Pipeline, Uuid), ControlError> {
+    let pipeline = find(control, which).await?;
+    access::check(control, caller, Subject::Pipeline(pipeline.id.to_string()), Permission::Manage).await?;
+    let heir = heir.to_owned();
+    let id = pipeline.id;
+    control
+        .store
+        .write(move |tx| {
+            let before = store::pipelines::get(tx, id)?.ok_or(ControlError::NotFound(Resource::Pipeline))?;
+            let heir = store::accounts::find(tx, &heir)?.ok_or(ControlError::NotFound(Resource::User))?;
+            store::pipelines::set_owner(tx, id, heir.id.0, Timestamp::now())?;
+            let after = store::pipelines::get(tx, id)?.ok_or(ControlError::NotFound(Resource::Pipeline))?;
+            Ok((after, before.owner))
+        })
+        .await
+}
+
 /// Its apps stay.
 ///
 /// # Errors

@@ -36,6 +36,11 @@ pub fn rename(tx: &Tx<'_>, id: Uuid, name: &PipelineName, now: Timestamp) -> Res
     Ok(())
 }
 
+pub fn set_owner(tx: &Tx<'_>, id: Uuid, owner: Uuid, now: Timestamp) -> Result<(), StoreError> {
+    tx.execute("UPDATE pipelines SET owner = ?2, updated_at = ?3 WHERE id = ?1", (text(id), text(owner), nanos(now)))?;
+    Ok(())
+}
+
 /// With its couplings and promotions.
 pub fn delete(tx: &Tx<'_>, id: Uuid) -> Result<(), StoreError> {
     tx.execute("DELETE FROM pipelines WHERE id = ?1", [text(id)])?;

@@ -348,3 +348,21 @@ async fn of_slugs_that_are_only_asked_for_the_oldest_is_given_up() {
     assert_eq!(put(&mut server, &first, &archive).await, 404);
     assert_eq!(put(&mut server, &second, &archive).await, 200);
 }
+
+#[tokio::test]
+async fn the_registry_of_buildpacks_has_those_that_are_part_of_hokku() {
+    let mut server = Server::start().await;
+    let named = async |query: &str| -> Vec<String> {
+        let rows = server.quietly("GET", &format!("/buildpacks{query}"), "").await;
+        rows.as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(named("?in[name][]=ruby&in[name][]=go").await, ["ruby", "go"]);
+    assert_eq!(named("?like[description]=node.JS").await, ["nodejs"]);
+    assert_eq!(named("?in[namespace][]=others").await, Vec::<String>::new());
+    assert_eq!(named("").await.len(), 10);
+    for rest in ["", "/revisions", "/readme"] {
+        server.ask("GET", &format!("/buildpacks/heroku%2Fruby{rest}"), "").await;
+        server.ask("GET", &format!("/buildpacks/others%2Fcobol{rest}"), "").await;
+    }
+    assert_said!(server.transcript());
+}

@@ -24,7 +24,7 @@ const ANSWERS: [(&str, &str, &str); 8] = [
 ];
 
 /// Why there is no such route, by how its path begins, in this order.
-const REASONS: [(&str, &str); 37] = [
+const REASONS: [(&str, &str); 35] = [
     ("/account/app", "not built yet"),
     ("/account/delinquency", "nothing is billed"),
     ("/account/credits", "nothing is billed"),
@@ -47,8 +47,6 @@ const REASONS: [(&str, &str); 37] = [
     ("/pipelines/{}/review-app", "needs GitHub"),
     ("/pipelines/{}/stage", "there is no CI here to have them"),
     ("/pipelines/{}/test-runs", "there is no CI here"),
-    ("/pipelines/{}/pipeline-stack", "not built yet"),
-    ("/pipeline-transfers", "not built yet"),
     ("/test-runs", "there is no CI here"),
     ("/addons/{}/actions", "for partners of Heroku's: providers are part of the server here"),
     ("/addons/{}/config", "for partners of Heroku's: providers are part of the server here"),
@@ -216,7 +214,8 @@ fn document() -> String {
          ## Beside the schema\n\n\
          What Heroku's CLI asks for though the schema does not have it, and hokku's own.\n\n\
          | request | needs |\n| --- | --- |\n{own}\n\
-         For everybody: `GET /buildpacks`, `/buildpacks/{{}}`, `/buildpacks/{{}}/revisions`, in which Heroku's CLI looks up names. \
+         For everybody: `GET /buildpacks`, `/buildpacks/{{}}`, `/buildpacks/{{}}/readme`, `/buildpacks/{{}}/revisions`, in which Heroku's CLI \
+         looks up names. \
          Addresses that are secrets themselves, from an answer of the API: `/streams/…`, `/sources/…`, `/slugs/…`, `/logs/…`, `/attach/…`.\n\n\
          ## Known differences from Heroku\n\n\
          - A token's text is shown when it is made, and then only to who shows it; elsewhere it is null. Only its digest is kept.\n\
@@ -232,6 +231,9 @@ fn document() -> String {
          - A collaborator may everything but manage, unless permissions are given; a transfer made by an administrator needs no \
          answer.\n\
          - `failure_message` of a release and of a build says why it failed; Heroku has none.\n\
+         - `/pipelines/{{}}/pipeline-stack` is the stack of new apps, as there is no CI to have another. `/pipeline-transfers` takes the new \
+         owner's address as well as the id.\n\
+         - The registry of buildpacks has those that are part of hokku; each has one version, hokku's own, without a date.\n\
          - Nothing costs anything: prices are 0, and no request is ever refused for its number.\n\
          - Dynos are not cycled every day, and no app sleeps.\n"
     )

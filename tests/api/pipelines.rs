@@ -114,3 +114,24 @@ async fn the_latest_of_each_app_of_a_pipeline_is_told_to_who_sees_the_app() {
     assert_eq!(rows[0]["app"]["name"], "live");
     assert_said!(server.transcript());
 }
+
+#[tokio::test]
+async fn a_pipeline_is_given_to_another_by_who_may_manage_it() {
+    let server = Server::start().await;
+    let (ann, bob) = (server.newcomer("ann@example.com", false).await, server.newcomer("bob@example.com", false).await);
+    assert_eq!(server.as_with(&ann, "POST", "/pipelines", r#"{"name":"line"}"#).await.0, 201);
+    let to = |whom: &str, kind: &str| {
+        json!({ "pipeline": { "id": "line" }, "new_owner": { "id": whom, "type": kind } }).to_string()
+    };
+    let path = "/pipeline-transfers";
+    assert_eq!(server.as_with(&bob, "POST", path, &to("bob@example.com", "user")).await.0, 404, "he sees none");
+    assert_eq!(server.as_with(&ann, "POST", path, &to("nobody@example.com", "user")).await.0, 404);
+    assert_eq!(server.as_with(&ann, "POST", path, &to("bob@example.com", "team")).await.0, 422);
+    let (_, account) = server.as_with(&bob, "GET", "/account", "").await;
+    let (status, given) = server.as_with(&ann, "POST", path, &to(&text(&account["id"]), "user")).await;
+    assert_eq!((status, &given["new_owner"]["id"]), (201, &account["id"]), "{given}");
+    assert_eq!(server.as_with(&ann, "GET", "/pipelines/line", "").await.0, 404, "it is not hers any more");
+    assert_eq!(server.as_with(&bob, "PATCH", "/pipelines/line", r#"{"name":"track"}"#).await.0, 200);
+    let (status, stack) = server.as_with(&bob, "GET", "/pipelines/track/pipeline-stack", "").await;
+    assert_eq!((status, &stack["stack"]["name"]), (200, &json!("host")));
+}

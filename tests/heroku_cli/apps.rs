@@ -99,7 +99,15 @@ fn config_vars_reach_the_dyno_and_settings_hold() {
     assert_eq!(own()[2]["buildpack"]["url"], "heroku/nodejs");
     heroku.done(&["buildpacks:remove", "heroku/nodejs", "-a", "shop"]);
     assert!(heroku.fails(&["buildpacks:add", "heroku/cobol", "-a", "shop"]).contains("there is no buildpack"));
-    assert!(heroku.ok(&["buildpacks:search", "python"]).contains("heroku/python"));
+    let found = heroku.ok(&["buildpacks:search", "python"]);
+    assert!(found.contains("heroku/python") && found.contains("1 buildpack found"), "{found}");
+    let about = heroku.ok(&["buildpacks:info", "heroku/ruby"]);
+    assert!(about.contains("Ruby apps have a Gemfile in their root."), "{about}");
+    assert_eq!(heroku.json(&["buildpacks:info", "heroku/ruby", "--json"])["license"], "MIT OR Apache-2.0");
+    let versions = heroku.ok(&["buildpacks:versions", "heroku/ruby"]);
+    assert!(versions.contains(env!("CARGO_PKG_VERSION")) && versions.contains("published"), "{versions}");
+    assert!(heroku.fails(&["buildpacks:info", "heroku/cobol"]).contains("Could not find the buildpack"));
+    assert!(heroku.fails(&["buildpacks:versions", "heroku/cobol"]).contains("Could not find"));
     heroku.done(&["buildpacks:remove", "https://example.com/one.git", "-a", "shop"]);
     assert_eq!(own()[0]["buildpack"]["url"], "https://example.com/two.git");
     heroku.done(&["buildpacks:clear", "-a", "shop"]);
