@@ -3,7 +3,7 @@
 
 use super::error::{ApiError, ApiResult};
 use super::platform::{EPOCH, generation_reference};
-use super::request::{At, Input, Made, Note, Noted, Segments, Which, time};
+use super::request::{At, Input, Made, Note, Noted, Segments, Which, note, time};
 use super::{account, paging};
 use crate::control::access::{self, Subject, Visible};
 use crate::control::addons::{self, AddonPatch, AddonView, AttachmentView, NewAddon, Of};
@@ -267,7 +267,7 @@ async fn update(
     at: At,
     headers: HeaderMap,
     Input(body): Input<Update>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let view = of_app(&control, &at).await?;
     // It may be another app's that this one uses.
     access::check(&control, &caller, Subject::Addon(view.addon.id.to_string()), Permission::Operate).await?;
@@ -278,9 +278,13 @@ async fn update(
             view.addon.name
         )));
     }
+    let renamed = body.name.as_ref().map(|name| format!("named {name}"));
+    let changed = body.config.as_ref().map(|config| config.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+    let what = renamed.into_iter().chain(changed).collect::<Vec<_>>().join("; ");
+    let noted = note(format!("{}: {what}", view.addon.name));
     let patch = AddonPatch { name: body.name, options: body.config.map(options).transpose()? };
     let view = addons::update(&control, &caller.actor, &view.addon.id.to_string(), patch).await?;
-    Ok(Json(serialize(&view, &headers)))
+    Ok((noted, Json(serialize(&view, &headers))))
 }
 
 #[derive(Debug, Deserialize)]

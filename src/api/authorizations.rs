@@ -3,7 +3,7 @@
 
 use super::error::{ApiError, ApiResult};
 use super::paging;
-use super::request::{Input, Segments, authorization, time};
+use super::request::{Input, Note, Segments, authorization, note, time};
 use crate::control::tokens::{self, Proof};
 use crate::control::{Control, ControlError};
 use crate::domain::actor::Actor;
@@ -65,13 +65,19 @@ async fn create(
     Extension(actor): Extension<Actor>,
     Extension(proof): Extension<Proof>,
     Input(body): Input<Create>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let description = body.description.unwrap_or_else(|| "Long-lived user authorization".to_owned());
     check_description(&description)?;
     let scopes = Scopes::parse(body.scope.iter().flatten().map(String::as_str)).map_err(ControlError::from)?;
     let lifetime = body.expires_in.map(Seconds::lifetime).transpose()?;
     let (row, token) = tokens::create(&control, (&actor, proof), &description, scopes, lifetime).await?;
-    Ok((StatusCode::CREATED, Json(serialize(&actor, &row, Some(&token)))))
+    Ok((StatusCode::CREATED, noted(&row), Json(serialize(&actor, &row, Some(&token)))))
+}
+
+/// For the audit log.
+fn noted(row: &TokenRow) -> Extension<Note> {
+    let scopes = row.scopes.words().collect::<Vec<_>>().join(",");
+    note(format!("{}, {scopes}: {}", row.id, row.description))
 }
 
 fn check_description(text: &str) -> ApiResult<()> {
@@ -87,14 +93,14 @@ async fn update(
     path: Segments,
     headers: HeaderMap,
     Input(body): Input<Update>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let row = tokens::find(&control, &actor, path.get("authorization"), authorization(&headers)).await?;
     if let Some(description) = body.description {
         check_description(&description)?;
         tokens::describe(&control, &row, &description).await?;
     }
     let row = tokens::find(&control, &actor, &row.id.to_string(), None).await?;
-    Ok(Json(serialize(&actor, &row, None)))
+    Ok((noted(&row), Json(serialize(&actor, &row, None))))
 }
 
 async fn renew(
@@ -102,11 +108,11 @@ async fn renew(
     Extension(actor): Extension<Actor>,
     path: Segments,
     headers: HeaderMap,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let row = tokens::find(&control, &actor, path.get("authorization"), authorization(&headers)).await?;
     let token = tokens::renew(&control, &row).await?;
     let row = tokens::find(&control, &actor, &row.id.to_string(), None).await?;
-    Ok(Json(serialize(&actor, &row, Some(&token))))
+    Ok((noted(&row), Json(serialize(&actor, &row, Some(&token)))))
 }
 
 async fn list(
@@ -135,10 +141,10 @@ async fn remove(
     Extension(actor): Extension<Actor>,
     path: Segments,
     headers: HeaderMap,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let row = tokens::find(&control, &actor, path.get("authorization"), authorization(&headers)).await?;
     tokens::delete(&control, &actor, row.id).await?;
-    Ok(Json(serialize(&actor, &row, None)))
+    Ok((noted(&row), Json(serialize(&actor, &row, None))))
 }
 
 /// The token's text is known only when it is made, and when it comes with a request: by that, Heroku's CLI finds the one to

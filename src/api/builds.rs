@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{At, Base, Input, time};
+use super::request::{At, Base, Input, Note, note, time};
 use super::{paging, sources, streams};
 use crate::build;
 use crate::control::builds::{self, NewBuild, NewSource, Purpose};
@@ -59,7 +59,7 @@ async fn create(
     base: Base,
     headers: HeaderMap,
     Input(body): Input<Create>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let SourceBlob { url, version, checksum } = body.source_blob;
     let Some(secret) = base.own_path(&url).and_then(sources::secret_in) else {
         return Err(ApiError::invalid(
@@ -79,7 +79,7 @@ async fn rebuild(
     base: Base,
     headers: HeaderMap,
     Input(Rebuild {}): Input<Rebuild>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let new = NewBuild { source: NewSource::Last, version: None, buildpacks: Vec::new() };
     start(&control, &actor, at.app, &base, new, attached(&headers)).await
 }
@@ -91,13 +91,14 @@ async fn start(
     base: &Base,
     new: NewBuild,
     attached: bool,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let build = builds::create(control, actor, app.clone(), new).await?;
     let mut row = serialize(control, base, &app, &build);
     if attached {
         row["output_stream_url"] = streams::url(control, base, (Purpose::Attached, build.id.0)).into();
     }
-    Ok((StatusCode::CREATED, Json(row)))
+    let version = build.source_version.as_deref().map(|version| format!(" of {version}")).unwrap_or_default();
+    Ok((StatusCode::CREATED, note(format!("{}{version}", build.id)), Json(row)))
 }
 
 fn attached(headers: &HeaderMap) -> bool {

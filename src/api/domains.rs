@@ -3,7 +3,7 @@
 
 use super::error::ApiResult;
 use super::paging;
-use super::request::{At, Input, time};
+use super::request::{At, Input, Note, note, time};
 use crate::control::{Control, certs, domains};
 use crate::domain::actor::Actor;
 use crate::domain::app::App;
@@ -47,9 +47,9 @@ async fn create(
     Extension(actor): Extension<Actor>,
     at: At,
     Input(body): Input<Create>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let domain = domains::add(&control, &actor, &at.app, &body.hostname, body.sni_endpoint).await?;
-    Ok((StatusCode::CREATED, Json(one(&control, &at.app, &domain).await?)))
+    Ok((StatusCode::CREATED, note(domain.hostname.as_str()), Json(one(&control, &at.app, &domain).await?)))
 }
 
 async fn info(State(control): State<Control>, at: At) -> ApiResult<Json<Value>> {
@@ -65,21 +65,31 @@ fn is_own(control: &Control, app: &App, which: &str) -> bool {
     which == app.id.to_string() || which.eq_ignore_ascii_case(&control.place.hostname(app.name.as_str()))
 }
 
-async fn update(State(control): State<Control>, at: At, Input(body): Input<Update>) -> ApiResult<Json<Value>> {
-    if is_own(&control, &at.app, at.path.get("domain")) {
+async fn update(
+    State(control): State<Control>,
+    at: At,
+    Input(body): Input<Update>,
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
+    let which = at.path.get("domain");
+    let noted = note(format!("{which}: {}", body.sni_endpoint.as_deref().unwrap_or("no certificate")));
+    if is_own(&control, &at.app, which) {
         // It has what is for it without being told.
         if let Some(which) = body.sni_endpoint {
             certs::find(&control, at.app.id, &which).await?;
         }
-        return Ok(Json(own(&control, &at.app).await?));
+        return Ok((noted, Json(own(&control, &at.app).await?)));
     }
-    let domain = domains::assign(&control, at.app.id, at.path.get("domain"), body.sni_endpoint).await?;
-    Ok(Json(one(&control, &at.app, &domain).await?))
+    let domain = domains::assign(&control, at.app.id, which, body.sni_endpoint).await?;
+    Ok((noted, Json(one(&control, &at.app, &domain).await?)))
 }
 
-async fn remove(State(control): State<Control>, Extension(actor): Extension<Actor>, at: At) -> ApiResult<Json<Value>> {
+async fn remove(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    at: At,
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let domain = domains::remove(&control, &actor, &at.app, at.path.get("domain")).await?;
-    Ok(Json(one(&control, &at.app, &domain).await?))
+    Ok((note(domain.hostname.as_str()), Json(one(&control, &at.app, &domain).await?)))
 }
 
 async fn one(control: &Control, app: &App, domain: &Domain) -> ApiResult<Value> {

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{At, Base, Input, time};
+use super::request::{At, Base, Input, Note, note, time};
 use super::{formation, paging};
 use crate::control::dynos::{self, DynoRow, NewRun, Protocol};
 use crate::control::{Control, ControlError, Resource};
@@ -86,12 +86,13 @@ async fn create(
     at: At,
     base: Base,
     Input(body): Input<Create>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let new = new_run(&body)?;
     let attached = new.attach.map(|attach| attach.tty.is_some());
     let row = dynos::run(&control, (&actor, base.bearer()), at.app.clone(), new).await?;
     let url = attached.map(|tty| attach_url(&control, &base, &body, row.dyno.id, tty));
-    Ok((StatusCode::CREATED, Json(serialize(&at.app, &row, url.as_deref()))))
+    let noted = note(format!("{} ({})", row.dyno.name, row.dyno.size));
+    Ok((StatusCode::CREATED, noted, Json(serialize(&at.app, &row, url.as_deref()))))
 }
 
 fn attachment(body: &Create) -> ApiResult<Option<Attach>> {

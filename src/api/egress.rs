@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{At, Input};
+use super::request::{At, Input, Note, note};
 use crate::control::{Control, ControlError, egress};
 use crate::domain::actor::Actor;
 use crate::domain::app::App;
@@ -44,7 +44,7 @@ async fn update(
     Extension(actor): Extension<Actor>,
     at: At,
     Input(body): Input<Update>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let egress = match (body.mode, body.allow) {
         (None | Some(Mode::Allow), Some(allow)) => {
             let parsed = Egress::parse(allow.iter().map(String::as_str)).map_err(ControlError::from)?;
@@ -60,7 +60,7 @@ async fn update(
         (None, None) => return Err(ApiError::invalid("Say a mode (internet or none) or a list, \"allow\".")),
     };
     let egress = egress::set(&control, &actor, &at.app, egress).await?;
-    Ok(Json(serialize(&at.app, &egress)))
+    Ok((note(egress.to_string()), Json(serialize(&at.app, &egress))))
 }
 
 fn serialize(app: &App, egress: &Egress) -> Value {

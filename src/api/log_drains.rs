@@ -3,7 +3,7 @@
 
 use super::error::ApiResult;
 use super::paging;
-use super::request::{At, Input, time};
+use super::request::{At, Input, Note, note, time};
 use crate::control::{Control, drains};
 use crate::domain::actor::Actor;
 use crate::domain::app::App;
@@ -37,9 +37,9 @@ async fn create(
     Extension(actor): Extension<Actor>,
     at: At,
     Input(body): Input<Create>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let drain = drains::add(&control, &actor, &at.app, &body.url).await?;
-    Ok((StatusCode::CREATED, Json(serialize(&at.app, &drain))))
+    Ok((StatusCode::CREATED, noted(&drain), Json(serialize(&at.app, &drain))))
 }
 
 async fn info(State(control): State<Control>, at: At) -> ApiResult<Json<Value>> {
@@ -47,9 +47,18 @@ async fn info(State(control): State<Control>, at: At) -> ApiResult<Json<Value>> 
     Ok(Json(serialize(&at.app, &drain)))
 }
 
-async fn remove(State(control): State<Control>, Extension(actor): Extension<Actor>, at: At) -> ApiResult<Json<Value>> {
+async fn remove(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    at: At,
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let drain = drains::remove(&control, &actor, &at.app, at.path.get("drain")).await?;
-    Ok(Json(serialize(&at.app, &drain)))
+    Ok((noted(&drain), Json(serialize(&at.app, &drain))))
+}
+
+/// For the audit log: where to, without what a URL has of secrets.
+fn noted(drain: &Drain) -> Extension<Note> {
+    note(format!("{} to {}:{}", drain.id, drain.url.host, drain.url.port))
 }
 
 fn serialize(app: &App, drain: &Drain) -> Value {

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::{ApiError, ApiResult};
-use super::request::{Base, Input, Segments, time};
+use super::request::{Base, Input, Note, Segments, note, time};
 use super::{paging, sources};
 use crate::control::Control;
 use crate::control::runtimes::{self, NewRuntime};
@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::{delete, get};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ async fn import(
     State(control): State<Control>,
     base: Base,
     Input(body): Input<Import>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let Some(secret) = base.own_path(&body.source_blob.url).and_then(sources::secret_in) else {
         return Err(ApiError::invalid("Upload the file first: POST /sources, and put it to its put_url."));
     };
@@ -63,7 +63,9 @@ async fn import(
         language: body.language,
         version: body.version,
     };
-    Ok((StatusCode::CREATED, Json(serialize(&runtimes::import(&control, new).await?))))
+    let kept = runtimes::import(&control, new).await?;
+    let noted = note(format!("{} {}", kept.runtime.language, kept.runtime.version));
+    Ok((StatusCode::CREATED, noted, Json(serialize(&kept))))
 }
 
 async fn remove(State(control): State<Control>, path: Segments) -> ApiResult<Json<Value>> {

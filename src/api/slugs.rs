@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::error::ApiResult;
-use super::request::{At, Base, Input, Segments, time};
+use super::request::{At, Base, Input, Note, Segments, note, time};
 use super::stacks;
 use crate::control::Control;
 use crate::control::slugs::{self, Draft, NewSlug, SlugView};
@@ -44,7 +44,7 @@ async fn create(
     at: At,
     base: Base,
     Input(body): Input<Create>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let new = NewSlug {
         process_types: body.process_types,
         commit: body.commit,
@@ -56,7 +56,7 @@ async fn create(
     let (secret, draft) = slugs::create(&control, &at.app, actor.id, new)?;
     let mut row = waiting(&draft);
     row["blob"] = json!({ "method": "put", "url": base.url(&format!("/slugs/{secret}")) });
-    Ok((StatusCode::CREATED, Json(row)))
+    Ok((StatusCode::CREATED, note(draft.id.to_string()), Json(row)))
 }
 
 async fn info(State(control): State<Control>, at: At) -> ApiResult<Json<Value>> {

@@ -3,7 +3,7 @@
 
 use super::error::{ApiError, ApiResult};
 use super::paging;
-use super::request::{At, Input, time};
+use super::request::{At, Input, Note, note, time};
 use crate::control::Control;
 use crate::control::certs::{self, Shown};
 use crate::domain::actor::Actor;
@@ -40,9 +40,9 @@ async fn create(
     Extension(actor): Extension<Actor>,
     at: At,
     Input(body): Input<Bring>,
-) -> ApiResult<(StatusCode, Json<Value>)> {
+) -> ApiResult<(StatusCode, Extension<Note>, Json<Value>)> {
     let made = certs::add(&control, &actor, &at.app, &body.certificate_chain, &body.private_key).await?;
-    Ok((StatusCode::CREATED, Json(serialize(&at.app, &made))))
+    Ok((StatusCode::CREATED, noted(&made), Json(serialize(&at.app, &made))))
 }
 
 async fn info(State(control): State<Control>, at: At) -> ApiResult<Json<Value>> {
@@ -55,15 +55,24 @@ async fn update(
     Extension(actor): Extension<Actor>,
     at: At,
     Input(body): Input<Bring>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let (which, pair) = (at.path.get("sni_endpoint"), (&*body.certificate_chain, &*body.private_key));
     let made = certs::update(&control, &actor, &at.app, which, pair).await?;
-    Ok(Json(serialize(&at.app, &made)))
+    Ok((noted(&made), Json(serialize(&at.app, &made))))
 }
 
-async fn remove(State(control): State<Control>, Extension(actor): Extension<Actor>, at: At) -> ApiResult<Json<Value>> {
+async fn remove(
+    State(control): State<Control>,
+    Extension(actor): Extension<Actor>,
+    at: At,
+) -> ApiResult<(Extension<Note>, Json<Value>)> {
     let gone = certs::remove(&control, &actor, &at.app, at.path.get("sni_endpoint")).await?;
-    Ok(Json(serialize(&at.app, &gone)))
+    Ok((noted(&gone), Json(serialize(&at.app, &gone))))
+}
+
+/// For the audit log.
+fn noted(shown: &Shown) -> Extension<Note> {
+    note(format!("{} for {}", shown.endpoint.name, shown.described.names.join(", ")))
 }
 
 async fn no_acm(at: At) -> ApiError {

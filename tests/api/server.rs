@@ -53,8 +53,12 @@ impl Server {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path()).unwrap();
         let outputs = Outputs::open(root.path().join("output")).unwrap();
+        let mut instance = Instance::new("test".parse().unwrap(), root.path().to_owned(), 0);
+        // There is none of it on the machine.
+        instance.run = root.path().join("run");
+        std::fs::create_dir(&instance.run).unwrap();
         let place = Place {
-            instance: Instance::new("test".parse().unwrap(), root.path().to_owned(), 0),
+            instance,
             domain: "localhost".into(),
             router_port: 8080,
             stack: StackName::Host,
@@ -88,9 +92,10 @@ impl Server {
         let socket = UnixListener::bind(root.path().join("api.sock")).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
-        tokio::spawn(api::serve_unix(socket, control.clone(), axum::Router::new()));
+        let git = hokku::git::routes(&control).unwrap();
+        tokio::spawn(api::serve_unix(socket, control.clone(), git.clone()));
         let tls = hokku::tls::acceptor(root.path(), &["localhost".to_owned()]).unwrap();
-        tokio::spawn(api::serve_tcp(listener, tls, control.clone(), axum::Router::new()));
+        tokio::spawn(api::serve_tcp(listener, tls, control.clone(), git));
         Self { control, addr, root, transcript: String::new() }
     }
 
