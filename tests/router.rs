@@ -6,6 +6,8 @@
 mod codes;
 #[path = "router/forwarding.rs"]
 mod forwarding;
+#[path = "router/hold.rs"]
+mod hold;
 #[path = "router/process.rs"]
 mod process;
 #[path = "router/rig.rs"]

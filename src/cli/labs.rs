@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   $ hokku labs -a my-app
-  [+]  runtime-dyno-metadata  Tells dynos about their app, release and code in HEROKU_ variables")]
+  [+]  runtime-dyno-metadata  Tells dynos about their app, release and code in HEROKU_ variables
+  [ ]  hold-and-swap          Replaces web dynos one by one and holds requests meanwhile, to need no memory twice")]
 pub(super) struct List {
     #[command(flatten)]
     app: AppArgs,

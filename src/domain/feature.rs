@@ -9,26 +9,31 @@ use uuid::Uuid;
 pub enum Feature {
     /// Dynos are told their app, release and code by `HEROKU_…` variables.
     RuntimeDynoMetadata,
+    /// Web dynos are replaced one by one, the old one first, however much memory there is.
+    HoldAndSwap,
 }
 
 impl Feature {
-    pub const ALL: [Self; 1] = [Self::RuntimeDynoMetadata];
+    pub const ALL: [Self; 2] = [Self::RuntimeDynoMetadata, Self::HoldAndSwap];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::RuntimeDynoMetadata => "runtime-dyno-metadata",
+            Self::HoldAndSwap => "hold-and-swap",
         }
     }
 
     pub fn id(self) -> Uuid {
         match self {
             Self::RuntimeDynoMetadata => Uuid::from_u128(0x686f_6b6b_752d_6665_8001_6174_0000_0001),
+            Self::HoldAndSwap => Uuid::from_u128(0x686f_6b6b_752d_6665_8001_6174_0000_0002),
         }
     }
 
     pub fn description(self) -> &'static str {
         match self {
             Self::RuntimeDynoMetadata => "Tells dynos about their app, release and code in HEROKU_ variables",
+            Self::HoldAndSwap => "Replaces web dynos one by one and holds requests meanwhile, to need no memory twice",
         }
     }
 }

@@ -10,8 +10,9 @@
 //!        └────────── one ends ──▶ Fail           everything else ──▶ Stop
 //! ```
 //!
-//! Web dynos are replaced by overlap: the successor accepts before the old one is stopped. All others are stopped
-//! first, so that a worker's work is never done twice. One-off dynos are never touched.
+//! Web dynos are replaced by overlap: the successor accepts before the old one is stopped. Where there is room for one
+//! copy only ([`Replacement::Swap`]), each is stopped first, one after the other, and requests are held while none serves.
+//! All others are stopped first in any case, so that a worker's work is never done twice. One-off dynos are never touched.
 #![forbid(unsafe_code)]
 
 use super::backoff;
@@ -33,6 +34,17 @@ pub struct Want {
     pub formation: Formation,
     /// Dynos of this name launched with a lower epoch are to be replaced (`ps:restart`); 0 when not listed.
     pub epochs: BTreeMap<DynoName, u64>,
+    pub replacement: Replacement,
+}
+
+/// How web dynos are replaced. It may change at any time, also in the middle of a replacement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replacement {
+    /// Two copies at a time; never fewer serve than before.
+    #[default]
+    Overlap,
+    /// One copy at a time, and one name after the other; while none serves, requests are held.
+    Swap,
 }
 
 /// A release with code.
@@ -118,11 +130,27 @@ pub fn plan(want: &Want, have: &[Have], now: Timestamp) -> Plan {
     for dyno in have.iter().filter(|dyno| dyno.purpose == Purpose::Formation) {
         formation.entry(&dyno.name).or_default().push(dyno);
     }
-    let mut planner = Planner { want, have, formation, now, plan: Plan::default() };
+    let mut planner = Planner { want, have, formation, now, turn: None, plan: Plan::default() };
+    planner.turn = planner.next_turn();
     planner.pending();
     planner.superfluous();
     planner.current();
     planner.plan
+}
+
+/// The web dynos beside which `actions` start another of the same name: for as long as both run, they need memory twice.
+pub fn doubled(actions: &[Action], have: &[Have]) -> Vec<DynoId> {
+    let launched =
+        |dyno: &Have| actions.iter().any(|action| matches!(action, Action::Launch { name, .. } if *name == dyno.name));
+    let web = have.iter().filter(|dyno| dyno.purpose == Purpose::Formation && dyno.name.kind.is_web());
+    web.filter(|dyno| dyno.state.is_live() && launched(dyno)).map(|dyno| dyno.id).collect()
+}
+
+/// No release is to be decided, and no web dyno is on its way up or down.
+pub fn is_quiet(want: &Want, have: &[Have]) -> bool {
+    let web = have.iter().filter(|dyno| dyno.purpose == Purpose::Formation && dyno.name.kind.is_web());
+    let moving = |dyno: &Have| matches!(dyno.state, DynoState::Starting { .. } | DynoState::Stopping { .. });
+    want.pending.is_none() && !web.into_iter().any(moving)
 }
 
 struct Planner<'a> {
@@ -131,6 +159,8 @@ struct Planner<'a> {
     /// Those of the formation by name: an app may have hundreds, and each is looked at in turn.
     formation: BTreeMap<&'a DynoName, Vec<&'a Have>>,
     now: Timestamp,
+    /// In a swap, the web dyno that is to be stopped now, so that its successor can start.
+    turn: Option<DynoName>,
     plan: Plan,
 }
 
@@ -165,7 +195,9 @@ impl<'a> Planner<'a> {
             match self.find(&name, version).map(|dyno| (dyno.id, dyno.state)) {
                 None => {
                     all_up = false;
-                    self.act(Action::Launch { epoch: self.epoch(&name), name, version, streak: 0 });
+                    if self.may_start(&name) {
+                        self.act(Action::Launch { epoch: self.epoch(&name), name, version, streak: 0 });
+                    }
                 }
                 Some((_, DynoState::Up { .. })) => {}
                 Some((id, DynoState::Crashed { .. })) => {
@@ -185,17 +217,16 @@ impl<'a> Planner<'a> {
             if self.successor_is_coming(&name) {
                 continue;
             }
-            let version = self.want.current.as_ref().map_or(0, |code| code.version);
+            let version = self.want.serving();
             let epoch = self.epoch(&name);
             let fresh = |dyno: &&Have| dyno.version == version && dyno.epoch >= epoch;
             let stale = |dyno: &Have| !fresh(&dyno) && dyno.state.is_live() && !self.is_candidate(dyno);
             let stale_lives = self.named(&name).any(stale);
             let kept = self.named(&name).find(|dyno| fresh(dyno) && !matches!(dyno.state, DynoState::Gone));
+            let may_start = if name.kind.is_web() { self.may_start(&name) } else { !stale_lives };
             match kept {
                 Some(dyno) => self.keep(dyno, &name, version, epoch),
-                None if name.kind.is_web() || !stale_lives => {
-                    self.act(Action::Launch { name, version, epoch, streak: 0 });
-                }
+                None if may_start => self.act(Action::Launch { name, version, epoch, streak: 0 }),
                 None => {} // the old one has to be gone first
             }
         }
@@ -236,6 +267,9 @@ impl<'a> Planner<'a> {
         if self.is_candidate(dyno) {
             return true;
         }
+        if self.turn.as_ref() == Some(&dyno.name) && !self.is_new(dyno) {
+            return false;
+        }
         let Some(code) = &self.want.current else { return false };
         if !asks_for(&self.want.formation, code, &dyno.name) {
             return false;
@@ -258,11 +292,52 @@ impl<'a> Planner<'a> {
     }
 
     /// This web dyno serves in some older launch, and the pending release is about to replace it.
+    /// In a swap, the pending release's own dyno is the next to start in any case.
     fn successor_is_coming(&self, name: &DynoName) -> bool {
-        let current = self.want.current.as_ref().map_or(0, |code| code.version);
-        let proving = |pending: &Pending| pending.phase_passed && pending.proves(name);
-        self.want.pending.as_ref().is_some_and(proving)
-            && self.named(name).any(|dyno| dyno.version <= current && dyno.is_up())
+        let current = self.want.serving();
+        self.proving(name).is_some()
+            && (self.swaps() || self.named(name).any(|dyno| dyno.version <= current && dyno.is_up()))
+    }
+
+    /// The pending release, if it has to prove itself by a dyno of this name.
+    fn proving(&self, name: &DynoName) -> Option<&'a Pending> {
+        self.want.pending.as_ref().filter(|pending| pending.phase_passed && pending.proves(name))
+    }
+
+    fn swaps(&self) -> bool {
+        self.want.replacement == Replacement::Swap
+    }
+
+    /// In a swap, no other of that name lives.
+    fn may_start(&self, name: &DynoName) -> bool {
+        !self.swaps() || !self.named(name).any(|dyno| dyno.state.is_live())
+    }
+
+    /// What is to be there in the end, or until the pending release is decided.
+    fn is_new(&self, dyno: &Have) -> bool {
+        match self.proving(&dyno.name) {
+            Some(pending) => dyno.version == pending.code.version,
+            None => dyno.version == self.want.serving() && dyno.epoch >= self.epoch(&dyno.name),
+        }
+    }
+
+    /// In a swap, the first web dyno that is to be replaced, once all others are up, be they old or new.
+    fn next_turn(&self) -> Option<DynoName> {
+        if !self.swaps() {
+            return None;
+        }
+        let pending = self.want.pending.iter().filter(|pending| pending.phase_passed).flat_map(Pending::web_names);
+        let current = self.want.current_names().into_iter().filter(|name| name.kind.is_web());
+        let mut next = None;
+        for name in pending.chain(current) {
+            let is_up = |new: bool| self.named(&name).any(|dyno| dyno.is_up() && self.is_new(dyno) == new);
+            match (is_up(true), is_up(false)) {
+                (true, _) => {}
+                (false, true) => next = next.or(Some(name)),
+                (false, false) => return None,
+            }
+        }
+        next
     }
 
     /// Belongs to the pending release's proof.
@@ -302,6 +377,11 @@ impl Pending {
 }
 
 impl Want {
+    /// The version of the release that serves; 0 when there is none.
+    fn serving(&self) -> u32 {
+        self.current.as_ref().map_or(0, |code| code.version)
+    }
+
     fn current_names(&self) -> Vec<DynoName> {
         self.current.iter().flat_map(|code| names(&self.formation, code)).collect()
     }
@@ -350,7 +430,11 @@ pub fn target(want: &Want, have: &[Have]) -> Target {
     let crashed = |dyno: &Have| dyno.version == code.version && matches!(dyno.state, DynoState::Crashed { .. });
     // After a first crash the next try begins at once, so its requests can wait for it.
     let trying = mine().any(|dyno| dyno.version == code.version && dyno.state.is_live());
-    if mine().any(crashed) && !trying { Target::Crashed } else { Target::Booting }
+    match want.replacement {
+        _ if mine().any(crashed) && !trying => Target::Crashed,
+        Replacement::Overlap => Target::Booting,
+        Replacement::Swap => Target::Held,
+    }
 }
 
 #[cfg(test)]
@@ -389,11 +473,15 @@ mod tests {
         next_id: u128,
         streaks: BTreeMap<DynoId, u32>,
         failed: Vec<u32>,
+        /// [`Replacement::Swap`] from the beginning.
+        only_swaps: bool,
     }
 
     impl World {
         fn new(want: Want) -> Self {
-            Self { want, have: vec![], now: at(0), next_id: 1, streaks: BTreeMap::new(), failed: vec![] }
+            let only_swaps = want.replacement == Replacement::Swap;
+            let (streaks, now) = (BTreeMap::new(), at(0));
+            Self { want, have: vec![], now, next_id: 1, streaks, failed: vec![], only_swaps }
         }
 
         fn add(&mut self, name: DynoName, purpose: Purpose, version: u32, epoch: u64, streak: u32) {
@@ -455,12 +543,19 @@ mod tests {
             }
         }
 
-        /// A serving web dyno that is still wanted by number is stopped only when its successor serves.
+        /// A serving web dyno that is still wanted by number is stopped only when its successor serves; in a swap, when
+        /// all others serve.
         fn check_stop(&self, index: usize) {
             let dyno = &self.have[index];
             let Some(current) = &self.want.current else { return };
             let serves = dyno.is_up() && dyno.name.kind.is_web() && dyno.version <= current.version;
-            if serves && self.want.current_names().contains(&dyno.name) {
+            let names = self.want.current_names();
+            if serves && names.contains(&dyno.name) && self.want.replacement == Replacement::Swap {
+                for name in names.iter().filter(|name| name.kind.is_web()) {
+                    let up = self.have.iter().any(|other| other.name == *name && other.is_up());
+                    assert!(up, "{} was stopped while {name} does not serve", dyno.name);
+                }
+            } else if serves && names.contains(&dyno.name) {
                 let successor = |other: &&Have| other.id != dyno.id && other.name == dyno.name && other.is_up();
                 assert!(self.have.iter().any(|other| successor(&other)), "{dyno:?} was stopped without a successor");
             }
@@ -474,7 +569,9 @@ mod tests {
                 let live = self.have.iter().filter(same).count();
                 let running =
                     self.have.iter().filter(same).filter(|d| !matches!(d.state, DynoState::Stopping { .. })).count();
-                if dyno.name.kind.is_web() {
+                if dyno.name.kind.is_web() && self.only_swaps {
+                    assert!(live <= 1, "{} is alive {live} times", dyno.name);
+                } else if dyno.name.kind.is_web() {
                     assert!(running <= 2, "{} runs {running} times", dyno.name);
                 } else if dyno.purpose == Purpose::Formation {
                     assert!(live <= 1, "{} is alive {live} times", dyno.name);
@@ -624,12 +721,17 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Happening {
         Scale(u32, u32),
-        Release { phase: bool, worker: bool },
+        Release {
+            phase: bool,
+            worker: bool,
+        },
         Restart(u32),
         Boot(usize),
         Crash(usize),
         Time(i64),
         Plan,
+        /// There is room for a second copy, or none any more.
+        Room(bool),
     }
 
     fn happening() -> impl Strategy<Value = Happening> {
@@ -641,52 +743,177 @@ mod tests {
             any::<usize>().prop_map(Happening::Crash),
             (0i64..30).prop_map(Happening::Time),
             Just(Happening::Plan),
+            any::<bool>().prop_map(Happening::Room),
         ]
+    }
+
+    /// Whatever happens, it converges and stays.
+    fn play(happenings: Vec<Happening>, replacement: Replacement) {
+        let mut world = World::new(Want { replacement, ..Want::default() });
+        let mut version = 2;
+        for happening in happenings {
+            let pick = |index: usize| index % world.have.len().max(1);
+            match happening {
+                Happening::Scale(web, worker) => {
+                    for (kind, quantity) in [("web", web), ("worker", worker)] {
+                        if let Some(scale) = world.want.formation.0.get_mut(&ProcessType::parse(kind).unwrap()) {
+                            scale.quantity = quantity;
+                        }
+                    }
+                }
+                Happening::Release { phase, worker } if world.want.pending.is_none() => {
+                    version += 1;
+                    let mut types = vec!["web"];
+                    types.extend(worker.then_some("worker"));
+                    types.extend(phase.then_some("release"));
+                    let code = code(version, &types);
+                    let formation = world.want.formation.adapt(&code.types, world.want.current.is_none());
+                    world.want.pending = Some(Pending { code, phase_passed: !phase, formation });
+                }
+                Happening::Restart(number) => {
+                    let name = DynoName::new(ProcessType::web(), number);
+                    *world.want.epochs.entry(name).or_default() += 1;
+                }
+                Happening::Boot(index) if !world.have.is_empty() => world.event(pick(index), DynoEvent::Ready),
+                Happening::Crash(index) if !world.have.is_empty() => {
+                    let (index, crash) = (pick(index), world.exit(1));
+                    world.event(index, crash);
+                }
+                Happening::Room(room) if !world.only_swaps => {
+                    world.want.replacement = if room { Replacement::Overlap } else { Replacement::Swap };
+                }
+                Happening::Release { .. } | Happening::Boot(_) | Happening::Crash(_) | Happening::Room(_) => {}
+                Happening::Time(seconds) => world.now = at(world.now.as_second() + seconds),
+                Happening::Plan => drop(world.step()),
+            }
+        }
+        world.converge();
+        let wanted = world.want.current_names().len();
+        let up = world.have.iter().filter(|d| d.purpose == Purpose::Formation && d.is_up()).count();
+        assert_eq!(up, wanted);
+        assert!(world.want.pending.is_none());
     }
 
     proptest! {
         #[test]
         fn whatever_happens_it_converges_and_stays(happenings in proptest::collection::vec(happening(), 0..60)) {
-            let mut world = World::new(Want::default());
-            let mut version = 2;
-            for happening in happenings {
-                let pick = |index: usize| index % world.have.len().max(1);
-                match happening {
-                    Happening::Scale(web, worker) => {
-                        for (kind, quantity) in [("web", web), ("worker", worker)] {
-                            if let Some(scale) = world.want.formation.0.get_mut(&ProcessType::parse(kind).unwrap()) {
-                                scale.quantity = quantity;
-                            }
-                        }
-                    }
-                    Happening::Release { phase, worker } if world.want.pending.is_none() => {
-                        version += 1;
-                        let mut types = vec!["web"];
-                        types.extend(worker.then_some("worker"));
-                        types.extend(phase.then_some("release"));
-                        let code = code(version, &types);
-                        let formation = world.want.formation.adapt(&code.types, world.want.current.is_none());
-                        world.want.pending = Some(Pending { code, phase_passed: !phase, formation });
-                    }
-                    Happening::Restart(number) => {
-                        let name = DynoName::new(ProcessType::web(), number);
-                        *world.want.epochs.entry(name).or_default() += 1;
-                    }
-                    Happening::Boot(index) if !world.have.is_empty() => world.event(pick(index), DynoEvent::Ready),
-                    Happening::Crash(index) if !world.have.is_empty() => {
-                        let (index, crash) = (pick(index), world.exit(1));
-                        world.event(index, crash);
-                    }
-                    Happening::Release { .. } | Happening::Boot(_) | Happening::Crash(_) => {}
-                    Happening::Time(seconds) => world.now = at(world.now.as_second() + seconds),
-                    Happening::Plan => { world.step(); }
-                }
-            }
-            world.converge();
-            let wanted = world.want.current_names().len();
-            let up = world.have.iter().filter(|d| d.purpose == Purpose::Formation && d.is_up()).count();
-            prop_assert_eq!(up, wanted);
-            prop_assert!(world.want.pending.is_none());
+            play(happenings, Replacement::Overlap);
         }
+
+        #[test]
+        fn in_a_swap_it_does_so_with_one_copy_of_each(happenings in proptest::collection::vec(happening(), 0..60)) {
+            play(happenings, Replacement::Swap);
+        }
+    }
+
+    /// Plans and lets the machine do its part until `done`; what was done on the way.
+    fn run(world: &mut World, done: impl Fn(&World) -> bool) -> Vec<Target> {
+        let mut targets = vec![];
+        for _ in 0..40 {
+            world.step();
+            let target = target(&world.want, &world.have);
+            if targets.last() != Some(&target) {
+                targets.push(target);
+            }
+            if done(world) {
+                return targets;
+            }
+            world.settle();
+        }
+        panic!("is not done: {:?} {:?}", world.want, world.have);
+    }
+
+    /// How many dynos serve, or why none does, one after the other.
+    fn serving(targets: &[Target]) -> Vec<String> {
+        let words = targets.iter().map(|target| match target {
+            Target::Dynos { dynos } => dynos.len().to_string(),
+            other => format!("{other:?}").to_lowercase(),
+        });
+        let mut words: Vec<String> = words.collect();
+        words.dedup();
+        words
+    }
+
+    fn swapping(web: u32) -> World {
+        let formation = formation(&[("web", web)]);
+        let want = Want { current: Some(code(3, &["web"])), formation, ..Want::default() };
+        let mut world = World::new(Want { replacement: Replacement::Swap, ..want });
+        world.converge();
+        world
+    }
+
+    #[test]
+    fn the_only_dyno_is_swapped_for_a_new_release_while_requests_are_held() {
+        let mut world = swapping(1);
+        let old = world.have[0].id;
+        world.want.pending = Some(pending(4, &["web"], &[("web", 1)]));
+        assert_eq!(world.step().actions, [Action::Stop { id: old }]);
+        assert_eq!(target(&world.want, &world.have), Target::Held);
+        assert_eq!(world.step().actions, [], "not before the old one is gone");
+        world.settle();
+        let launch = Action::Launch { name: "web.1".parse().unwrap(), version: 4, epoch: 0, streak: 0 };
+        assert_eq!(world.step().actions, [launch, Action::Forget { id: old }]);
+        assert_eq!(target(&world.want, &world.have), Target::Held);
+        world.converge();
+        assert_eq!(world.up(), ["web.1 v4"]);
+    }
+
+    #[test]
+    fn a_release_that_does_not_boot_in_a_swap_gives_way_to_the_one_before() {
+        let mut world = swapping(1);
+        world.want.pending = Some(pending(4, &["web"], &[("web", 1)]));
+        run(&mut world, |world| world.have.iter().any(|dyno| dyno.version == 4));
+        let crash = world.exit(1);
+        let index = world.have.iter().position(|dyno| dyno.version == 4).unwrap();
+        world.event(index, crash);
+        let targets = run(&mut world, |world| world.up() == ["web.1 v3"]);
+        assert_eq!((world.failed.as_slice(), serving(&targets)), ([4].as_slice(), vec!["held".into(), "1".to_owned()]));
+    }
+
+    #[test]
+    fn several_are_swapped_one_by_one_and_nothing_is_held_as_long_as_one_serves() {
+        let mut world = swapping(3);
+        for number in 1..=3 {
+            world.want.epochs.insert(DynoName::new(ProcessType::web(), number), 1);
+        }
+        let all_new = |world: &World| world.have.iter().filter(|dyno| dyno.epoch == 1 && dyno.is_up()).count() == 3;
+        assert_eq!(serving(&run(&mut world, all_new)), ["2", "3"]);
+        // A release serves once all its dynos have proved themselves.
+        world.want.pending = Some(pending(4, &["web"], &[("web", 3)]));
+        let promoted = |world: &World| world.want.pending.is_none();
+        assert_eq!(serving(&run(&mut world, promoted)), ["2", "1", "held", "3"]);
+    }
+
+    #[test]
+    fn a_restart_that_fails_goes_no_further_than_the_first_dyno() {
+        let mut world = swapping(2);
+        for number in 1..=2 {
+            world.want.epochs.insert(DynoName::new(ProcessType::web(), number), 1);
+        }
+        run(&mut world, |world| world.have.iter().any(|dyno| dyno.epoch == 1));
+        for _ in 0..5 {
+            let index = world.have.iter().position(|dyno| dyno.epoch == 1).unwrap();
+            let crash = world.exit(1);
+            world.event(index, crash);
+            world.now += jiff::SignedDuration::from_secs(60);
+            world.step();
+            assert_eq!(world.up(), ["web.2 v3"]);
+        }
+        world.converge();
+        assert_eq!(world.up(), ["web.1 v3", "web.2 v3"]);
+    }
+
+    #[test]
+    fn what_needs_memory_twice_is_told() {
+        let want = Want { current: Some(code(3, &["web", "worker"])), ..Want::default() };
+        let mut world = World::new(Want { formation: formation(&[("web", 2), ("worker", 1)]), ..want });
+        world.converge();
+        for name in ["web.2", "worker.1"] {
+            world.want.epochs.insert(name.parse().unwrap(), 1);
+        }
+        let plan = plan(&world.want, &world.have, world.now);
+        let old = world.have.iter().find(|dyno| dyno.name.to_string() == "web.2").unwrap().id;
+        assert_eq!(doubled(&plan.actions, &world.have), [old]);
+        assert_eq!(doubled(&[], &world.have), []);
     }
 }

@@ -77,6 +77,8 @@ pub enum Target {
     NoWeb,
     /// Web dynos are wanted and none is up, but some are booting: hold the request, H20 after 75 s.
     Booting,
+    /// The only web dyno is being replaced: hold the request, H20 after 75 s.
+    Held,
     /// All web dynos have crashed: H10.
     Crashed,
     Dynos {
@@ -99,7 +101,7 @@ mod tests {
 
     fn table() -> impl Strategy<Value = RouteTable> {
         let app = || (0_u128..6).prop_map(|id| AppId(uuid::Uuid::from_u128(id)));
-        let targets = [Target::Blank, Target::NoWeb, Target::Booting, Target::Dynos { dynos: Vec::new() }];
+        let targets = [Target::Blank, Target::NoWeb, Target::Held, Target::Dynos { dynos: Vec::new() }];
         let route = ("[a-c]", any::<bool>(), proptest::sample::select(targets.to_vec()));
         let route = route.prop_map(|(name, maintenance, target)| AppRoute { name, maintenance, target });
         let hosts = proptest::collection::btree_map("[a-e]", app(), 0..6);

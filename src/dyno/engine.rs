@@ -9,9 +9,11 @@ mod lifeline;
 mod memory;
 mod output;
 mod probe;
+mod room;
 mod task;
 
 pub use destroy::destroy;
+pub use room::Shortage;
 
 use super::firewall::{self, Firewall};
 use super::protocol::{self, Hello, INSIDE, Order, VERSION};

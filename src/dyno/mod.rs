@@ -41,7 +41,7 @@ mod slot;
 pub mod spec;
 mod step;
 
-pub use engine::{Dynos, EngineError, Settings, destroy};
+pub use engine::{Dynos, EngineError, Settings, Shortage, destroy};
 pub use remedy::ADVICE;
 pub use roots::{Root, roots};
 pub use step::StepError;

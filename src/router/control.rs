@@ -65,6 +65,7 @@ impl Control {
 
     /// Has all workers work by `table`; returns once they do.
     pub(super) async fn install(&self, table: &RouteTable) {
+        let ended = self.registry.borrow_mut().holds(table);
         let routes = Arc::new(self.registry.borrow_mut().routes(table));
         let mut answers = Vec::new();
         for worker in &self.workers {
@@ -75,6 +76,10 @@ impl Control {
         }
         for answer in answers {
             let _ = answer.await;
+        }
+        for hold in ended {
+            self.outbox.borrow_mut().push(Access { app: hold.app, at: Timestamp::now(), line: hold.line() });
+            self.filled.notify_one();
         }
     }
 

@@ -7,6 +7,7 @@ use super::code::Code;
 use super::page;
 use super::request::{self, Additions};
 use super::response;
+use super::settings::Settings;
 use super::socket::Socket;
 use super::table::{App, Dyno, Pick, Reach, Seat, pick};
 use super::tunnel;
@@ -72,7 +73,8 @@ pub(super) async fn answer(
     }
     let exchange = Rc::new(Exchange::default());
     let body = RequestBody::client(body, worker.settings.idle, &exchange);
-    let journey = Journey { worker, host, record, exchange, tried: Vec::new(), last: Code::H99 };
+    let journey =
+        Journey { worker, host, record, exchange, tried: Vec::new(), last: Code::H99, waited: Duration::ZERO };
     journey.run(Request::from_parts(parts, body), upgrade).await
 }
 
@@ -91,6 +93,8 @@ struct Journey {
     tried: Vec<DynoId>,
     /// Why the last of them could not.
     last: Code,
+    /// How long it waited for a dyno, or for a place at one.
+    waited: Duration,
 }
 
 /// A connection to a dyno with a place at it.
@@ -185,12 +189,12 @@ impl Journey {
             let seat = self.seat().await?;
             let idle = if fresh { None } else { self.worker.pool.borrow_mut().take(seat.dyno.id, age) };
             if let Some(sender) = idle {
-                self.record.sent_to(&seat.dyno, Duration::ZERO);
+                self.record.sent_to(&seat.dyno, self.waited);
                 return Ok(Line { seat, sender, reused: true });
             }
             let begun = Instant::now();
             let outcome = timeout(settings.connect, open(&seat.dyno, settings.idle)).await;
-            self.record.sent_to(&seat.dyno, begun.elapsed());
+            self.record.sent_to(&seat.dyno, self.waited + begun.elapsed());
             self.last = match outcome {
                 Ok(Ok(sender)) => return Ok(Line { seat, sender, reused: false }),
                 Ok(Err(error)) if ours(&error) => return Err(Code::H99),
@@ -206,14 +210,19 @@ impl Journey {
     }
 
     /// A place at a dyno, by the newest table. No await lies between reading the table and being counted.
-    async fn seat(&self) -> Result<Seat, Code> {
-        match self.look()? {
-            Look::Seat(seat) => Ok(seat),
-            Look::Booting(_) | Look::Full(..) => self.wait().await,
+    async fn seat(&mut self) -> Result<Seat, Code> {
+        let limit = self.worker.settings.active_per_dyno;
+        if let Look::Seat(seat) = self.look(limit)? {
+            return Ok(seat);
         }
+        let begun = Instant::now();
+        let seat = self.wait().await;
+        self.waited += begun.elapsed();
+        seat
     }
 
-    fn look(&self) -> Result<Look, Code> {
+    /// What the table says now; a dyno has a place if it has less than `limit` requests to answer.
+    fn look(&self, limit: u32) -> Result<Look, Code> {
         let routes = self.worker.routes.borrow();
         let app = routes.app(&self.host).ok_or(Code::H99)?;
         if app.maintenance {
@@ -225,30 +234,42 @@ impl Journey {
             Reach::Crashed => Err(Code::H10),
             Reach::Missing => Err(Code::H99),
             Reach::Booting => Ok(Look::Booting(Arc::clone(app))),
-            Reach::Dynos(dynos) => {
-                let limit = self.worker.settings.active_per_dyno;
-                match pick(app, dynos, &self.tried, limit, millis(), self.worker.random()) {
-                    Pick::Seat(seat) => Ok(Look::Seat(seat)),
-                    Pick::Exhausted => Err(self.last),
-                    Pick::Full => Ok(Look::Full(Arc::clone(app), u32::try_from(dynos.len()).unwrap_or(u32::MAX))),
-                }
-            }
+            Reach::Held => Ok(Look::Held(Arc::clone(app))),
+            Reach::Dynos(dynos) => match pick(app, dynos, &self.tried, limit, millis(), self.worker.random()) {
+                Pick::Seat(seat) => Ok(Look::Seat(seat)),
+                Pick::Exhausted => Err(self.last),
+                Pick::Full => Ok(Look::Full(Arc::clone(app), u32::try_from(dynos.len()).unwrap_or(u32::MAX))),
+            },
         }
     }
 
-    /// Waits for a dyno that boots, or for a place at one that is full.
+    /// Waits for a dyno that boots, or for a place at one that is full. Those that a new dyno finds waiting come to it a
+    /// few at first, then ever more.
     async fn wait(&self) -> Result<Seat, Code> {
         let settings = &self.worker.settings;
         let begun = Due::now();
-        let mut waiting = None;
+        let (mut waiting, mut counted) = (None, false);
+        let mut release = Release::default();
         loop {
             let mut changed = pin!(self.worker.changed.notified());
             changed.as_mut().enable();
-            let (app, limit, due, late) = match self.look()? {
+            let (app, limit, due, late) = match self.look(release.limit(settings))? {
                 Look::Seat(seat) => return Ok(seat),
-                Look::Booting(app) => (app, settings.held_per_app, begun + settings.boot, Code::H20),
+                Look::Booting(app) => {
+                    release.hold();
+                    (app, settings.held_per_app, begun + settings.boot, Code::H20)
+                }
+                Look::Held(app) => {
+                    release.hold();
+                    if !std::mem::replace(&mut counted, true) {
+                        app.queue.count_held();
+                    }
+                    (app, settings.held_per_app, begun + settings.hold, Code::H20)
+                }
                 Look::Full(app, dynos) => {
-                    (app, settings.backlog_per_dyno.saturating_mul(dynos), begun + settings.first_byte, Code::H12)
+                    let since = release.begun().unwrap_or(begun);
+                    let limit = settings.backlog_per_dyno.saturating_mul(dynos);
+                    (app, limit, since + settings.first_byte, Code::H12)
                 }
             };
             let mut freed = pin!(app.queue.freed.notified());
@@ -256,13 +277,14 @@ impl Journey {
             if waiting.is_none() {
                 waiting = Some(app.queue.join(limit).ok_or(Code::H11)?);
                 // A place may have become free before anybody knew that we wait.
-                if let Look::Seat(seat) = self.look()? {
+                if let Look::Seat(seat) = self.look(release.limit(settings))? {
                     return Ok(seat);
                 }
             }
             tokio::select! {
                 () = changed => {}
                 () = freed => {}
+                () = release.step(settings) => {}
                 () = tokio::time::sleep_until(due) => return Err(late),
             }
         }
@@ -310,8 +332,50 @@ type Sent = Result<Response<Incoming>, (hyper::Error, Option<Request<RequestBody
 enum Look {
     Seat(Seat),
     Booting(Arc<App>),
+    Held(Arc<App>),
     /// All of so many dynos are busy.
     Full(Arc<App>, u32),
+}
+
+/// When a request that was held is let go: not all at once, or a dyno that has just begun to accept is overrun.
+#[derive(Debug, Default)]
+struct Release {
+    held: bool,
+    begun: Option<Due>,
+}
+
+impl Release {
+    /// There is no dyno.
+    fn hold(&mut self) {
+        *self = Self { held: true, begun: None };
+    }
+
+    /// Since when there is one again.
+    fn begun(&self) -> Option<Due> {
+        self.begun
+    }
+
+    /// How many requests a dyno may have to answer if this one is to go to it now.
+    fn limit(&mut self, settings: &Settings) -> u32 {
+        if !self.held {
+            return settings.active_per_dyno;
+        }
+        // Only what is looked up for says whether there is a dyno now; until then this is put back by `hold`.
+        let since = self.begun.get_or_insert_with(Due::now).elapsed();
+        let steps = since.as_millis() / settings.release_step.as_millis().max(1);
+        let factor = u32::try_from(steps).ok().and_then(|steps| 1_u32.checked_shl(steps)).unwrap_or(u32::MAX);
+        settings.released_at_once.max(1).saturating_mul(factor).min(settings.active_per_dyno)
+    }
+
+    /// Until more may go, if this one waits for that.
+    async fn step(&self, settings: &Settings) {
+        match self.begun {
+            Some(begun) if begun.elapsed() < settings.release_step * 32 => {
+                tokio::time::sleep(settings.release_step).await;
+            }
+            _ => std::future::pending().await,
+        }
+    }
 }
 
 /// The same request once more; only for those without a body.

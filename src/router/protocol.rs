@@ -20,7 +20,7 @@ use crate::domain::route::{Change, RouteTable};
 use jiff::Timestamp;
 
 /// Changes whenever either side would misunderstand the other.
-pub(super) const PROTOCOL: u32 = 3;
+pub(super) const PROTOCOL: u32 = 4;
 
 /// The longest line of the router's that the server reads: the router faces the Internet and is not trusted.
 pub(super) const MAX_LINE: usize = 64 << 10;

@@ -18,6 +18,8 @@ pub struct Settings {
     pub idle: Duration,
     /// H20: how long a request waits for a dyno that is booting.
     pub boot: Duration,
+    /// H20: how long a request is held while the only dyno is replaced.
+    pub hold: Duration,
     /// How long a client's connection may wait for its next request, and a request's head may take.
     pub keep_alive: Duration,
     /// How long the handshake of TLS may take.
@@ -33,8 +35,11 @@ pub struct Settings {
     pub active_per_dyno: u32,
     /// H11: requests that wait for one of those places, for each dyno.
     pub backlog_per_dyno: u32,
-    /// H11: requests held for one app while it boots.
+    /// H11: requests held for one app while it boots or its only dyno is replaced.
     pub held_per_app: u32,
+    /// Of those that were held, so many go to each dyno at once; twice as many after each `release_step`.
+    pub released_at_once: u32,
+    pub release_step: Duration,
     /// Bytes of a request line or of one header line.
     pub line: usize,
     /// Bytes of a whole request head.
@@ -51,6 +56,7 @@ impl Default for Settings {
             first_byte: Duration::from_secs(30),
             idle: Duration::from_secs(55),
             boot: Duration::from_secs(75),
+            hold: Duration::from_secs(75),
             keep_alive: Duration::from_secs(55),
             handshake: Duration::from_secs(10),
             handshakes: 1000,
@@ -59,6 +65,8 @@ impl Default for Settings {
             active_per_dyno: 500,
             backlog_per_dyno: 500,
             held_per_app: 2000,
+            released_at_once: 16,
+            release_step: Duration::from_millis(50),
             line: 8 << 10,
             head: 64 << 10,
             unsent: 8 << 20,

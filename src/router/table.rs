@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// One table, never changed once made.
@@ -49,6 +50,7 @@ pub(super) enum Reach {
     Blank,
     NoWeb,
     Booting,
+    Held,
     Crashed,
     Dynos(Vec<Arc<Dyno>>),
     /// The table names a host but not its app.
@@ -97,6 +99,8 @@ impl Dyno {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) waiting: AtomicU32,
+    /// Requests that have had to wait since the app was last held.
+    held: AtomicU32,
     pub(super) freed: Notify,
 }
 
@@ -108,6 +112,11 @@ impl Queue {
             return None;
         }
         Some(Waiting(Arc::clone(self)))
+    }
+
+    /// One more that waits because the app is held.
+    pub(super) fn count_held(&self) {
+        self.held.fetch_add(1, SeqCst);
     }
 }
 
@@ -192,6 +201,24 @@ pub(super) fn pick(app: &App, dynos: &[Arc<Dyno>], tried: &[DynoId], limit: u32,
 pub(super) struct Registry {
     dynos: HashMap<DynoId, Arc<Dyno>>,
     queues: HashMap<AppId, Arc<Queue>>,
+    /// The apps whose requests are held, and since when.
+    holds: HashMap<AppId, Instant>,
+}
+
+/// An app's requests are held no more.
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) app: AppId,
+    queue: Arc<Queue>,
+    begun: Instant,
+}
+
+impl Hold {
+    /// For the app's log; only right once all workers know that it is over.
+    pub(super) fn line(&self) -> String {
+        let (count, held) = (self.queue.held.swap(0, SeqCst), self.begun.elapsed().as_millis());
+        format!("at=info desc=\"Requests held\" count={count} held={held}ms")
+    }
 }
 
 impl Registry {
@@ -204,6 +231,7 @@ impl Registry {
                 Target::Blank => Reach::Blank,
                 Target::NoWeb => Reach::NoWeb,
                 Target::Booting => Reach::Booting,
+                Target::Held => Reach::Held,
                 Target::Crashed => Reach::Crashed,
                 Target::Dynos { dynos } => {
                     listed.extend(dynos.iter().map(|backend| backend.id));
@@ -223,6 +251,20 @@ impl Registry {
         self.dynos.retain(|_, dyno| dyno.listed() || dyno.open.load(SeqCst) > 0);
         self.queues.retain(|id, queue| apps.contains_key(id) || Arc::strong_count(queue) > 1);
         Routes { hosts }
+    }
+
+    /// Those holds that `table` is the end of.
+    pub(super) fn holds(&mut self, table: &RouteTable) -> Vec<Hold> {
+        let is_held = |app: &AppId| table.apps.get(app).is_some_and(|route| route.target == Target::Held);
+        let ended = self
+            .holds
+            .extract_if(|app, _| !is_held(app))
+            .filter_map(|(app, begun)| Some(Hold { app, queue: Arc::clone(self.queues.get(&app)?), begun }));
+        let ended = ended.collect();
+        for &app in table.apps.keys().filter(|app| is_held(app)) {
+            self.holds.entry(app).or_insert_with(Instant::now);
+        }
+        ended
     }
 
     fn app(&mut self, id: AppId, maintenance: bool, reach: Reach) -> App {

@@ -4,7 +4,7 @@
 use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
 use crate::domain::egress::Egress;
-use crate::dyno::{Dynos, Inside, Launch};
+use crate::dyno::{Dynos, Inside, Launch, Shortage};
 use crate::wire::attach::BoxedIo;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -25,6 +25,11 @@ pub trait Engine: Send + Sync + 'static {
     fn forget(&self, id: DynoId);
     /// Where dynos of the app may connect to from now on. `done` is told when that holds, or why it does not.
     fn set_egress(&self, app: AppId, egress: Egress, done: oneshot::Sender<Result<(), String>>);
+    /// Whether there is memory for another of each of these dynos.
+    ///
+    /// # Errors
+    /// How much there is less than is needed.
+    fn room_beside(&self, dynos: &[DynoId]) -> Result<(), Shortage>;
 }
 
 impl Engine for Dynos {
@@ -54,5 +59,9 @@ impl Engine for Dynos {
             let set = engine.set_egress(app, egress).await.map_err(|error| format!("{:#}", anyhow::Error::from(error)));
             let _ = done.send(set); // who asked may have gone
         });
+    }
+
+    fn room_beside(&self, dynos: &[DynoId]) -> Result<(), Shortage> {
+        Self::room_beside(self, dynos)
     }
 }

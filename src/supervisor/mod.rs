@@ -53,6 +53,8 @@ pub struct Settings {
     pub grace: Duration,
     /// Requests in flight to a dyno that is to stop may take this long.
     pub drain: Duration,
+    /// The same, while others are held until it has stopped.
+    pub hold_drain: Duration,
     /// `hokku run` waits this long for its client (R13).
     pub attach_timeout: Duration,
     /// Apps are reached as `<app>.<domain>`.
@@ -68,6 +70,7 @@ impl Default for Settings {
             boot_timeout: seconds(60),
             grace: seconds(30),
             drain: seconds(30),
+            hold_drain: seconds(10),
             attach_timeout: seconds(60),
             domain: "localhost".to_owned(),
             sizes: Sizes::default(),

@@ -13,7 +13,7 @@ use super::{Command, DynoView, LaunchFailure, Parts, RunError, Stop};
 use crate::domain::app::AppId;
 use crate::domain::dyno::{DynoEvent, DynoId, DynoName, DynoState, Exit, Purpose};
 use crate::domain::log::LogFrame;
-use crate::domain::plan::{self, Action, Have, Want};
+use crate::domain::plan::{Action, Have, Replacement, Want};
 use crate::domain::procfile::ProcessType;
 use crate::domain::release::{Release, ReleaseId};
 use crate::domain::route::{AppRoute, RouteTable};
@@ -38,6 +38,10 @@ pub(super) struct Seen {
     pub(super) hosts: Vec<String>,
     pub(super) route: Option<AppRoute>,
     pub(super) wake_at: Option<Timestamp>,
+    /// How its web dynos are being replaced.
+    pub(super) replacement: Replacement,
+    /// By a swap because there was not memory for more, until all is replaced.
+    pub(super) short: bool,
 }
 
 /// A dyno that is to end: at once, or when its requests have.
@@ -46,6 +50,8 @@ pub(super) struct Leaving {
     app: AppId,
     name: DynoName,
     served: bool,
+    /// Others wait until it has ended.
+    held: bool,
 }
 
 pub(super) struct Reconciler {
@@ -310,16 +316,19 @@ impl Reconciler {
     /// Plans one app until there is nothing more to do right now.
     async fn plan(&mut self, app: AppId) {
         loop {
-            let wanted = match self.parts.store.read(move |tx| wanted(tx, app)).await {
+            let mut wanted = match self.parts.store.read(move |tx| wanted(tx, app)).await {
                 Ok(wanted) => wanted,
                 Err(error) => {
                     tracing::error!("can't read what is wanted of app {app}: {error}");
                     return;
                 }
             };
-            let want = wanted.as_ref().map(|wanted| wanted.want.clone()).unwrap_or_default();
+            let mut want = wanted.as_ref().map(|wanted| wanted.want.clone()).unwrap_or_default();
             let have = self.have(app);
-            let plan = plan::plan(&want, &have, Timestamp::now());
+            let plan = self.plan_within_room(app, &mut want, &have);
+            if let Some(wanted) = &mut wanted {
+                wanted.want.replacement = want.replacement;
+            }
             self.forget_decided_phases(app, &want);
             let replan = self.act(app, wanted.as_ref(), &plan.actions).await;
             self.route(app, wanted.as_ref());
@@ -472,18 +481,21 @@ impl Reconciler {
         let (app, name) = (dyno.labels.app, dyno.labels.name.clone());
         let served = matches!(dyno.state, DynoState::Up { .. }) && name.kind.is_web();
         self.step(id, DynoEvent::StopAsked);
-        self.reroute(app, id);
-        self.leaving.push(Leaving { id, app, name, served });
+        let held = self.reroute(app, id) && served;
+        if held {
+            self.log(app, wording::of_dyno(&name, wording::HOLDING));
+        }
+        self.leaving.push(Leaving { id, app, name, served, held });
     }
 
     /// The table without it is published: ends it when the router has that, and its requests are done.
-    fn see_off(&self, Leaving { id, app, name, served }: Leaving) {
+    fn see_off(&self, Leaving { id, app, name, served, held }: Leaving) {
         let parts = self.parts.clone();
         let version = self.table.version;
         tokio::spawn(async move {
             if let (true, Some(router)) = (served, &parts.router) {
                 router.acknowledged(version).await;
-                router.drained(id, parts.settings.drain).await;
+                router.drained(id, if held { parts.settings.hold_drain } else { parts.settings.drain }).await;
             }
             parts.hub.write(app, wording::of_dyno(&name, wording::STOPPING));
             parts.engine.stop(id, parts.settings.grace);

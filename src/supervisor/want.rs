@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use crate::domain::app::{App, AppId};
+use crate::domain::feature::Feature;
 use crate::domain::formation::Formation;
-use crate::domain::plan::{Code, Pending, Want};
+use crate::domain::plan::{Code, Pending, Replacement, Want};
 use crate::domain::release::{Release, ReleaseStatus};
 use crate::store::{self, StoreError, Tx};
 use jiff::Timestamp;
@@ -85,6 +86,11 @@ pub(super) fn wanted(tx: &Tx<'_>, id: AppId) -> Result<Option<Wanted>, StoreErro
         },
         formation: store::formations::get(tx, id)?,
         epochs: store::epochs::get(tx, id)?,
+        replacement: if store::features::get(tx, id)?.contains_key(&Feature::HoldAndSwap) {
+            Replacement::Swap
+        } else {
+            Replacement::Overlap
+        },
     };
     let hosts = store::domains::list(tx, id)?.into_iter().map(|domain| domain.hostname.to_string()).collect();
     Ok(Some(Wanted { app, want, pending, hosts }))

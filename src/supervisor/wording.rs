@@ -3,6 +3,7 @@
 
 use crate::domain::dyno::{DynoName, Exit};
 use crate::domain::log::{LogFrame, Source};
+use crate::dyno::Shortage;
 use jiff::Timestamp;
 
 /// `heroku[web.1]: …`
@@ -21,6 +22,20 @@ pub(super) fn changed(from: &str, to: &str) -> String {
 
 pub(super) fn exited(exit: &Exit) -> String {
     format!("Process exited with status {}", exit.code)
+}
+
+/// Behind it comes the router's line that says how many requests waited, and how long.
+pub(super) const HOLDING: &str = "Holding requests while it is replaced";
+
+/// Why an app's web dynos are swapped though nobody asked for it.
+pub(super) fn no_room(shortage: &Shortage) -> String {
+    const MIB: u64 = 1024 * 1024;
+    let Shortage { needed, left } = shortage;
+    format!(
+        "Web dynos are stopped before they are replaced: a second copy takes {} MB of memory, {} MB are left",
+        needed / MIB,
+        left / MIB
+    )
 }
 
 pub(super) fn in_memory(why: &str) -> String {

@@ -4,7 +4,7 @@
 use hokku::domain::app::AppId;
 use hokku::domain::dyno::{DynoId, Exit, Purpose};
 use hokku::domain::egress::Egress;
-use hokku::dyno::{Event, Inside, Io, Launch, What};
+use hokku::dyno::{Event, Inside, Io, Launch, Shortage, What};
 use hokku::supervisor::Engine;
 use hokku::wire::attach::{BoxedIo, Frame};
 use jiff::Timestamp;
@@ -90,6 +90,10 @@ impl Engine for Pretender {
 
     fn set_egress(&self, _: AppId, _: Egress, done: oneshot::Sender<Result<(), String>>) {
         done.send(Ok(())).unwrap();
+    }
+
+    fn room_beside(&self, _: &[DynoId]) -> Result<(), Shortage> {
+        Ok(())
     }
 }
 

@@ -60,6 +60,10 @@ impl Hokku {
         self.root.path()
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The folder of the running machine's state.
     pub(crate) fn run_dir(&self) -> PathBuf {
         Path::new("/run/hokku").join(&self.name)

@@ -14,6 +14,7 @@ mod disk;
 mod egress;
 mod faults;
 mod hokku;
+mod hold;
 mod isolation;
 mod languages;
 #[path = "../support/loopback_resolver.rs"]

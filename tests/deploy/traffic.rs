@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Requests without end, from several clients at once, until it is told to stop.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     failures: Arc<Mutex<Vec<String>>>,
@@ -19,7 +19,7 @@ struct Load {
 }
 
 impl Load {
-    fn on(router: SocketAddr, app: &str) -> Self {
+    pub(crate) fn on(router: SocketAddr, app: &str) -> Self {
         let mut load = Self {
             stop: Arc::default(),
             sent: Arc::default(),
@@ -59,7 +59,7 @@ impl Load {
     }
 
     /// Ends the load; how many requests were sent, and what went wrong.
-    fn end(self) -> (u64, Vec<String>) {
+    pub(crate) fn end(self) -> (u64, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         self.clients.into_iter().for_each(|client| client.join().unwrap());
         let sent = self.sent.load(Ordering::Relaxed);

@@ -52,6 +52,7 @@ pub(crate) fn brisk() -> Settings {
         first_byte: Duration::from_millis(400),
         idle: Duration::from_millis(400),
         boot: Duration::from_millis(400),
+        hold: Duration::from_millis(400),
         ..Settings::default()
     }
 }
