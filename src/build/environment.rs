@@ -91,7 +91,8 @@ impl Settings {
         Limits {
             memory_quota: self.memory_mb * MIB,
             memory_max: self.memory_mb * MIB,
-            cpu_shares: 100,
+            // A fifth of what the smallest dyno has: apps that serve come first.
+            cpu_shares: 20,
             cpu_quota_percent: None,
             pids: self.processes,
             disk: self.scratch_mb * MIB,

@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::{Check, told};
-use crate::dyno::network;
+use crate::domain::limits::{self, BUILD_NEEDS};
 use crate::dyno::scratch::{self, Way};
+use crate::dyno::{instances, network, share};
+use crate::sys::memory::Memory;
 use caps::{CapSet, Capability};
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -133,11 +135,7 @@ pub(super) fn memory() -> Check {
 
 fn judge_memory(meminfo: &str) -> Check {
     let name = "memory";
-    let bytes = |key: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-    };
-    let (Some(total), Some(available)) = (bytes("MemTotal"), bytes("MemAvailable")) else {
+    let Some(Memory { total, available }) = Memory::parse(meminfo) else {
         return Check::warning(name, "cannot be told", "/proc/meminfo must be readable");
     };
     let found = format!("{} of {} available", amount(available), amount(total));
@@ -146,6 +144,29 @@ fn judge_memory(meminfo: &str) -> Check {
         0..MEMORY_NEEDED => Check::missing(name, found, advice),
         MEMORY_NEEDED..MEMORY_COMFORTABLE => Check::warning(name, found, advice),
         _ => Check::ok(name, found),
+    }
+}
+
+/// What apps and builds may use together: as it is where an instance runs in `root`, otherwise as it is to be.
+pub(super) fn share(root: &Path) -> Check {
+    let name = "memory for apps";
+    let instance = instances::find(root).ok().flatten();
+    if let Some(share) = instance.as_ref().and_then(share::of) {
+        let found = format!("{} of {} left", amount(share.left()), amount(share.most));
+        return match share.left() {
+            0..BUILD_NEEDS => {
+                Check::warning(name, found, "new builds are refused: scale something down, or add memory")
+            }
+            _ => Check::ok(name, found),
+        };
+    }
+    let Ok(machine) = Memory::of_this_machine() else {
+        return Check::warning(name, "cannot be told", "/proc/meminfo must be readable");
+    };
+    let most = limits::memory_for_apps(machine.total, None);
+    match instance {
+        Some(_) => Check::warning(name, "not bounded", "look at what the server said when it started; restart it"),
+        None => Check::ok(name, format!("{} once a server runs, the rest is the host's", amount(most))),
     }
 }
 

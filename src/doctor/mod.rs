@@ -70,7 +70,14 @@ pub fn examine(root: &Path, program: &Path) -> Vec<Check> {
         checks.push(machine::writable_layers(root));
         checks.push(trial::check(root, program));
     }
-    checks.extend([machine::resolvers(), machine::git(), machine::disk(root), machine::memory(), machine::run()]);
+    checks.extend([
+        machine::resolvers(),
+        machine::git(),
+        machine::disk(root),
+        machine::memory(),
+        machine::share(root),
+        machine::run(),
+    ]);
     checks.extend(machine::key(root));
     checks
 }

@@ -90,8 +90,10 @@ pub struct Exit {
     /// Exit status; 128 + signal when a signal ended it.
     pub code: i32,
     pub signal: Option<i32>,
-    /// The kernel ended it because the dyno's memory was used up.
+    /// The kernel ended it because memory was used up: the dyno's, or, if `box_full`, that of all dynos together.
     pub oom: bool,
+    #[serde(default)]
+    pub box_full: bool,
     pub at: Timestamp,
 }
 
@@ -201,7 +203,7 @@ mod tests {
     }
 
     fn exit(code: i32) -> Exit {
-        Exit { code, signal: None, oom: false, at: at(9) }
+        Exit { code, signal: None, oom: false, box_full: false, at: at(9) }
     }
 
     #[test]

@@ -130,9 +130,31 @@ impl Sizes {
     }
 }
 
+/// Bytes of memory without which even small builds push others out.
+pub const BUILD_NEEDS: u64 = 192 * MIB;
+
+/// Bytes of memory that apps and builds together leave to the host, of a machine with `total`, unless the operator says
+/// otherwise: a twentieth, but 128 MB at least, for the kernel, the system and our own server and router, and 4 GB at most.
+pub fn memory_reserve(total: u64) -> u64 {
+    (total / 20).clamp(128 * MIB, 4 * GIB).min(total / 2)
+}
+
+/// What all dynos and builds may use of the machine together, in bytes: never less than 64 MB, whatever `reserve` is.
+pub fn memory_for_apps(total: u64, reserve: Option<u64>) -> u64 {
+    total.saturating_sub(reserve.unwrap_or_else(|| memory_reserve(total))).max(64 * MIB)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_keeps_some_memory_however_small_or_large_it_is() {
+        let left = |total: u64| (total * MIB - memory_for_apps(total * MIB, None)) / MIB;
+        assert_eq!([256, 470, 1024, 8192, 65536, 1 << 20].map(left), [128, 128, 128, 409, 3276, 4096]);
+        assert_eq!(memory_for_apps(GIB, Some(300 * MIB)), 724 * MIB);
+        assert_eq!(memory_for_apps(GIB, Some(2 * GIB)), 64 * MIB);
+    }
 
     #[test]
     fn sizes_are_read_in_any_case_and_printed_as_heroku_does() {

@@ -498,7 +498,7 @@ mod tests {
         }
 
         fn exit(&self, code: i32) -> DynoEvent {
-            DynoEvent::Exited(Exit { code, signal: None, oom: false, at: self.now })
+            DynoEvent::Exited(Exit { code, signal: None, oom: false, box_full: false, at: self.now })
         }
 
         /// Plans once and does it; returns what was done.

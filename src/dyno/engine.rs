@@ -19,7 +19,7 @@ use super::firewall::{self, Firewall};
 use super::protocol::{self, Hello, INSIDE, Order, VERSION};
 use super::scratch::Bounds;
 use super::step::{StepError, step};
-use super::{BoxedIo, Event, Found, Inside, Launch, What, instances, launcher, network, record};
+use super::{BoxedIo, Event, Found, Inside, Launch, What, instances, launcher, network, record, share};
 use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
 use crate::domain::egress::Egress;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub usual: Limits,
     /// How often it is looked how much memory dynos use.
     pub measured_every: Duration,
+    /// Bytes of memory that all dynos together leave to the host; by the size of the machine when not set.
+    pub memory_reserve: Option<u64>,
 }
 
 /// As Heroku does it.
@@ -72,6 +74,7 @@ impl Default for Settings {
             prepared: 2,
             usual: DynoSize::default().limits(),
             measured_every: MEASURED_EVERY,
+            memory_reserve: None,
         }
     }
 }
@@ -157,6 +160,10 @@ impl Dynos {
             tasks: TaskTracker::new(),
         });
         let launcher = lifeline::begin(&shared).await?;
+        if let Err(error) = share::bound(&shared.instance, shared.settings.memory_reserve) {
+            // Each dyno has its own bounds still.
+            tracing::warn!(error = &error as &dyn std::error::Error, "can't bound what dynos use together");
+        }
         let found = adopt::adopt(&shared).await?;
         egress::forget_the_dead(&shared).await?;
         shared.spawn(lifeline::attend(shared.clone(), launcher));

@@ -157,6 +157,7 @@ fn prepare(init: &Init<'_>, order: &Order, ahead: Option<&[OwnedFd]>) -> Result<
     step("pivot into the root", "pivot_root", mount::pivot(root))?;
     // 5. Limits, and no way back to a capability.
     rlimits(spec)?;
+    expose(spec)?;
     if let Some(users) = &init.ahead.users {
         step("enter the user namespace", "setns", userns::enter(users))?;
         become_user(0)?;
@@ -206,6 +207,15 @@ pub(super) fn own_terminal(root: &OwnedFd, first: u32, size: (u16, u16)) -> Resu
     let (user, group) = (Uid::from_raw(first + spec::USER), Gid::from_raw(first + TTY_GROUP));
     step("give the terminal away", "/dev/pts", rustix::fs::fchown(&slave, Some(user), Some(group)))?;
     Ok((master, slave))
+}
+
+/// How soon the kernel ends this process and its children where there is no memory left: the launcher's is not theirs.
+pub(super) fn expose(spec: &Spec) -> Result<(), StepError> {
+    let Some(score) = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj) else {
+        return Ok(());
+    };
+    let path = "/proc/self/oom_score_adj";
+    step("set how soon it is ended", path, std::fs::write(path, score.to_string()))
 }
 
 pub(super) fn rlimits(spec: &Spec) -> Result<(), StepError> {

@@ -35,6 +35,7 @@ mod ring;
 mod roots;
 pub mod scratch;
 mod shape;
+pub mod share;
 pub mod shell;
 mod shim;
 mod slot;

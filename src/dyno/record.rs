@@ -102,7 +102,7 @@ pub(super) fn all(run: &Path) -> io::Result<Vec<(crate::domain::dyno::DynoId, Pa
 
 /// How a dyno ended of which nobody can tell: killed.
 pub(super) fn unknown_exit(at: Timestamp, oom: bool) -> Exit {
-    Exit { code: 128 + KILL, signal: Some(KILL), oom, at }
+    Exit { code: 128 + KILL, signal: Some(KILL), oom, box_full: false, at }
 }
 
 const KILL: i32 = 9;

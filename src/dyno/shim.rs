@@ -138,7 +138,8 @@ fn run(
     let (ended, out_of_memory, controls) =
         watch::watch(&mut running, control.as_ref(), House { single, base, request });
     let oom = out_of_memory || running.walls.group.oom_killed().unwrap_or(false);
-    let exit = exit(ended, oom);
+    let box_full = oom && !running.walls.group.was_at_its_limit().unwrap_or(true);
+    let exit = Exit { oom, box_full, ..exit(ended) };
     // First of all the word of how it ended: should this process be killed now, only rubbish stays.
     let left = if managed { record::leave_exit(&request.bundle, exit) } else { Ok(()) };
     running.walls.take_down();
@@ -178,11 +179,11 @@ fn tell(control: &mut Option<UnixStream>, news: &News) {
     }
 }
 
-fn exit(ended: crate::sys::process::Ended, oom: bool) -> Exit {
+fn exit(ended: crate::sys::process::Ended) -> Exit {
     use crate::sys::process::Ended;
-    let at = Timestamp::now();
-    match ended {
-        Ended::Exited(code) => Exit { code, signal: None, oom, at },
-        Ended::Signalled(signal) => Exit { code: 128 + signal, signal: Some(signal), oom, at },
-    }
+    let (code, signal) = match ended {
+        Ended::Exited(code) => (code, None),
+        Ended::Signalled(signal) => (128 + signal, Some(signal)),
+    };
+    Exit { code, signal, oom: false, box_full: false, at: Timestamp::now() }
 }

@@ -83,6 +83,7 @@ pub(super) fn text(place: &Place<'_>, labels: &Labels, body: &Body, ready: Ready
                 { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
             ],
             "noNewPrivileges": true,
+            "oomScoreAdj": if labels.purpose == Purpose::Build { BUILDS_GO_FIRST } else { 0 },
         },
         "mounts": mounts(body),
         "linux": {
@@ -102,6 +103,9 @@ pub(super) fn text(place: &Place<'_>, labels: &Labels, body: &Body, ready: Ready
     // Two thirds of the text, and always the same.
     config.to_string().replacen(NO_SECCOMP, &format!("{SECCOMP}{}", policy::text()), 1)
 }
+
+/// Half of all memory: where apps and builds have used up what there is, a build is ended before any app.
+const BUILDS_GO_FIRST: i64 = 500;
 
 const SECCOMP: &str = "\"seccomp\":";
 const NO_SECCOMP: &str = "\"seccomp\":null";

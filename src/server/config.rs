@@ -17,6 +17,7 @@ pub(super) struct Config {
     pub server: ServerConfig,
     pub build: BuildConfig,
     pub network: NetworkConfig,
+    pub memory: MemoryConfig,
     pub disk: DiskConfig,
     pub stack: StackConfig,
     pub dyno: DynoConfig,
@@ -62,6 +63,15 @@ pub(super) struct NetworkConfig {
     /// Ports of the host that dynos may reach: `["tcp/5432"]`.
     #[serde(deserialize_with = "ports")]
     pub allow_host: Vec<HostPort>,
+}
+
+/// `[memory]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct MemoryConfig {
+    /// Megabytes of the machine's memory that apps and builds together leave to the host; when not set, a twentieth, but
+    /// between 128 and 4096.
+    pub reserve_mb: Option<u64>,
 }
 
 /// `[disk]`
@@ -248,7 +258,9 @@ mod tests {
         assert_eq!((config.build.time_limit_minutes, config.sizes.len()), (Some(15), 1), "{all}");
         assert!(read(template).unwrap().sizes.is_empty());
         // The error names all keys that there are.
-        for section in ["server", "build", "network", "disk", "stack", "stack.host", "dyno", "sizes.standard-1x"] {
+        for section in
+            ["server", "build", "network", "memory", "disk", "stack", "stack.host", "dyno", "sizes.standard-1x"]
+        {
             let error = read(&format!("[{section}]\nnonsense = 1\n")).unwrap_err().to_string();
             let (_, keys) = error.split_once("expected ").unwrap();
             let keys: Vec<&str> = keys.split('`').skip(1).step_by(2).collect();

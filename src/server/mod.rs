@@ -11,7 +11,7 @@ use crate::domain::app::AppId;
 use crate::domain::egress::Egress;
 use crate::domain::egress::Protocol;
 use crate::domain::instance::{Instance, InstanceName};
-use crate::domain::limits::DynoSize;
+use crate::domain::limits::{self, DynoSize};
 use crate::drains::{Drains, Reach};
 use crate::dyno::firewall::Policy;
 use crate::dyno::{self, Dynos, instances};
@@ -22,6 +22,7 @@ use crate::slug::SlugStore;
 use crate::stack::{Origin, Stacks};
 use crate::store::Store;
 use crate::supervisor::{self, Parts, Supervisor, builds};
+use crate::sys::memory::Memory;
 use crate::sys::{cgroup, open_files, tree};
 use crate::tls::{self, OwnNames};
 use anyhow::{Context, bail};
@@ -420,7 +421,19 @@ fn engine_settings(
     let policy = Policy { allow_host: config.network.allow_host.clone(), open_to_dynos };
     let defaults = dyno::Settings::default();
     let measured_every = config.dyno.memory_check_seconds.map_or(defaults.measured_every, Duration::from_secs);
-    dyno::Settings { policy, egress, measured_every, usual: config.sizes().of(DynoSize::default()), ..defaults }
+    let usual = config.sizes().of(DynoSize::default());
+    dyno::Settings { policy, egress, measured_every, usual, memory_reserve: memory_reserve(config), ..defaults }
+}
+
+fn memory_reserve(config: &Config) -> Option<u64> {
+    config.memory.reserve_mb.map(|megabytes| megabytes.saturating_mul(1 << 20))
+}
+
+/// Megabytes that a build may use: as many as apps and builds together at most, so that what it is told is true.
+fn build_memory(config: &Config, usual: u64) -> u64 {
+    let wanted = config.build.memory_mb.unwrap_or(usual);
+    let total = Memory::of_this_machine().map_or(u64::MAX, |memory| memory.total);
+    wanted.min(limits::memory_for_apps(total, memory_reserve(config)) >> 20)
 }
 
 fn keep(config: &Config) -> Keep {
@@ -452,7 +465,7 @@ fn build_settings(config: &Config, instance: &Instance, domain: &str, router: So
         env: config.build.env.clone().into_iter().collect(),
         time_limit: config.build.time_limit_minutes.map_or(defaults.time_limit, |m| Duration::from_secs(60 * m)),
         at_once: config.build.at_once.unwrap_or(defaults.at_once),
-        memory_mb: config.build.memory_mb.unwrap_or(defaults.memory_mb),
+        memory_mb: build_memory(config, defaults.memory_mb),
         slug_mb: config.build.slug_mb.unwrap_or(defaults.slug_mb),
         cache_mb: config.build.cache_mb.unwrap_or(defaults.cache_mb),
         reserve_mb: config.disk.reserve_mb.unwrap_or(RESERVE_MB),

@@ -255,9 +255,13 @@ impl Reconciler {
         }
         if purpose != Purpose::Build {
             if exit.oom {
-                // It was killed for having all that it may have.
-                self.log(app, wording::of_dyno(&name, wording::memory(limits.memory_max, limits.memory_quota)));
-                self.log(app, wording::of_dyno(&name, wording::R15));
+                if exit.box_full {
+                    self.log(app, wording::of_dyno(&name, wording::BOX_FULL));
+                } else {
+                    // It was killed for having all that it may have.
+                    self.log(app, wording::of_dyno(&name, wording::memory(limits.memory_max, limits.memory_quota)));
+                    self.log(app, wording::of_dyno(&name, wording::R15));
+                }
                 self.log(app, wording::of_dyno(&name, "Stopping process with SIGKILL"));
             }
             // It may have ended while no server was there.

@@ -57,6 +57,8 @@ pub(super) const R12: &str =
 pub(super) const R13: &str = "Error R13 (Attach error) -> Failed to attach to process";
 pub(super) const R14: &str = "Error R14 (Memory quota exceeded)";
 pub(super) const R15: &str = "Error R15 (Memory quota vastly exceeded)";
+/// Not its own memory: that of all together.
+pub(super) const BOX_FULL: &str = "Error R15 (Memory quota vastly exceeded) -> Not of the dyno but of the box: apps and builds had all the memory that they may use together, and this dyno had most of it";
 pub(super) const STOPPING: &str = "Stopping all processes with SIGTERM";
 pub(super) const EVICTED: &str = "Stopping: the access that it was started with has ended";
 pub(super) const KILLING: &str = "Stopping remaining processes with SIGKILL";
@@ -65,6 +67,9 @@ pub(super) const KILLING: &str = "Stopping remaining processes with SIGKILL";
 pub(super) fn did_not_boot(name: &DynoName, exit: Option<&Exit>, timed_out: bool, message: Option<&str>) -> String {
     match (exit, message) {
         _ if timed_out => format!("{name} did not listen on $PORT within 60 seconds (R10)"),
+        (Some(exit), _) if exit.box_full => {
+            format!("{name} was ended because the box has no memory left for apps (R15)")
+        }
         (Some(exit), _) if exit.oom => format!("{name} used more memory than its size has (R15)"),
         (Some(exit), _) => {
             format!("{name} exited with status {} before it listened on $PORT{}", exit.code, of_the_shell(exit))

@@ -26,8 +26,8 @@ mod tests;
 
 pub use group::{Group, Stats};
 pub use hierarchy::Hierarchy;
-pub use limits::GroupLimits;
-pub use parents::{children, prepare, remove_parent, step_aside};
+pub use limits::{GroupLimits, ParentLimits};
+pub use parents::{bound, children, parent, prepare, remove_parent, step_aside};
 
 use cgroups_rs::error::Error as ControllerError;
 use std::io;

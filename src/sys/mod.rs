@@ -8,6 +8,7 @@ pub mod fd;
 pub mod image;
 pub mod inherit;
 pub mod loopback;
+pub mod memory;
 pub mod mount;
 pub mod netfilter;
 pub mod netlink;

@@ -44,7 +44,7 @@ fn tell(events: &UnboundedSender<Event>, id: DynoId, what: What) {
 
 fn exited(code: i32) -> What {
     let signal = (code > 128).then(|| code - 128);
-    What::Exited(Exit { code, signal, oom: false, at: Timestamp::now() })
+    What::Exited(Exit { code, signal, oom: false, box_full: false, at: Timestamp::now() })
 }
 
 impl Engine for Pretender {

@@ -60,6 +60,28 @@ fn a_memory_hog_hurts_only_itself() {
 }
 
 #[test]
+fn a_build_that_apps_leave_no_memory_to_is_refused_in_plain_words() {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total: u64 = meminfo.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let hokku = Hokku::with_config(&format!("[memory]\nreserve_mb = {}\n", total / 1024 - 400));
+    let repository = hokku.serving("full");
+    repository.write("new", "new").commit("new");
+    assert_eq!(hokku.get("full", "/hold/220").body, "held\n");
+    let output = hokku.push(&repository).expect_rejection();
+    let why = output.lines().find(|line| line.contains("There is not enough memory to build")).unwrap_or(&output);
+    assert!(why.contains("of the 400 MB that apps and builds may use together"), "{output}");
+    assert!(why.contains("192 MB are needed. Scale something down or try again later."), "{output}");
+    assert_eq!(hokku.get("full", "/").status, 200);
+    // Whatever else it finds here.
+    let found: serde_json::Value = serde_json::from_slice(&hokku.cli(&["doctor", "--json"]).stdout).unwrap();
+    let check = found.as_array().unwrap().iter().find(|check| check["name"] == "memory for apps").unwrap();
+    assert!(check["status"] == "warning" && check["found"].as_str().unwrap().contains(" MiB of "), "{check}");
+    hokku.ok(&["ps:scale", "web=0", "-a", "full"]);
+    wait_for("the app to have left", || hokku.dynos("full").is_empty().then_some(()));
+    hokku.push(&repository).expect_success();
+}
+
+#[test]
 fn memory_over_the_quota_is_told_while_the_dyno_goes_on() {
     let hokku = Hokku::with_config("[dyno]\nmemory_check_seconds = 1\n");
     let _repository = hokku.serving("heavy");

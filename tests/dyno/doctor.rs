@@ -40,6 +40,7 @@ fn this_machine_can_run_dynos_and_every_complaint_comes_with_advice() {
         "git",
         "disk",
         "memory",
+        "memory for apps",
         "/run",
     ];
     assert_eq!(names, expected);

@@ -1,13 +1,15 @@
 //! How dynos start, end and talk.
 
 use super::stage::{Stage, eventually, not_shown};
+use hokku::domain::dyno::{DynoId, Purpose};
 use hokku::domain::log::Source;
 use hokku::dyno::scratch::Way;
-use hokku::dyno::{ADVICE, Body, File, Io, Ready, What};
+use hokku::dyno::{ADVICE, Body, File, Io, Launch, Ready, What};
 use hokku::wire::attach::Frame;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use uuid::Uuid;
 
 #[tokio::test]
 async fn a_program_runs_prints_and_its_status_is_known() {
@@ -181,6 +183,48 @@ async fn memory_is_bounded_and_says_so() {
     body.limits.memory_max = 48 << 20;
     let ran = stage.run(body).await;
     assert_eq!((ran.exit.code, ran.exit.oom, ran.text().as_str()), (137, true, "up"));
+}
+
+const HOG: &str = "import time\nx = []\nwhile True: x.append(bytearray(1 << 20)); time.sleep(0.001)";
+
+/// A stage whose dynos have 64 MB together, far less than each of them.
+async fn cramped() -> Stage {
+    let mut stage = Stage::new().await;
+    stage.stop_engine().await;
+    stage.memory_reserve = Some(1 << 50);
+    stage.start_engine().await;
+    let share = hokku::dyno::share::of(&stage.instance).unwrap();
+    assert_eq!(share.most, 64 << 20);
+    stage
+}
+
+#[tokio::test]
+async fn where_all_memory_for_apps_is_used_up_only_who_has_most_of_it_ends() {
+    let mut stage = cramped().await;
+    let modest = stage.launch(stage.body(&["sh", "-c", "echo here; exec sleep 1000"]), Ready::Started, Io::Log);
+    stage.logged("here").await;
+    let ran = stage.run(stage.body(&["python3", "-c", HOG])).await;
+    assert_eq!((ran.exit.code, ran.exit.oom, ran.exit.box_full), (137, true, true), "{ran:?}");
+    // Whoever was told of it has had the time to end the wrong one.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(stage.processes(modest).len(), 2, "pid 1 and its program");
+    stage.dynos().kill(modest);
+    let exit = stage.exit(modest).await;
+    assert!(!exit.oom && !exit.box_full, "{exit:?}");
+}
+
+#[tokio::test]
+async fn where_all_memory_for_apps_is_used_up_a_build_ends_before_an_app_that_has_more() {
+    let mut stage = cramped().await;
+    let holder = "import time\nx = bytearray(34 << 20)\nprint('held', flush=True)\ntime.sleep(1000)";
+    let app = stage.launch(stage.body(&["python3", "-c", holder]), Ready::Started, Io::Log);
+    stage.logged("held").await;
+    let build = DynoId(Uuid::now_v7());
+    let (labels, body) = (stage.labels(Purpose::Build), stage.body(&["python3", "-c", HOG]));
+    stage.dynos().launch(Launch { id: build, labels, body, ready: Ready::Started, io: Io::Log });
+    let exit = stage.exit(build).await;
+    assert!(exit.oom && exit.box_full, "{exit:?}");
+    assert_eq!(stage.processes(app).len(), 2);
 }
 
 #[tokio::test]

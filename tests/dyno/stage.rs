@@ -36,6 +36,8 @@ pub(crate) struct Stage {
     pub(crate) found: Vec<Found>,
     /// None, so that a look at the links shows those of dynos only.
     pub(crate) prepared: usize,
+    /// Bytes of memory that dynos leave to the host.
+    pub(crate) memory_reserve: Option<u64>,
     events: mpsc::UnboundedReceiver<Event>,
     pub(crate) seen: Vec<Event>,
     tree: PathBuf,
@@ -68,6 +70,7 @@ impl Stage {
             dynos: None,
             found: Vec::new(),
             prepared: 0,
+            memory_reserve: None,
             events,
             seen: Vec::new(),
             layers: std::iter::once(tree.clone()).chain(stack.layers).collect(),
@@ -83,8 +86,12 @@ impl Stage {
     /// What a server does when it starts.
     pub(crate) async fn start_engine(&mut self) {
         let (sender, events) = mpsc::unbounded_channel();
-        let settings =
-            Settings { executable: env!("CARGO_BIN_EXE_hokku").into(), prepared: self.prepared, ..Settings::default() };
+        let settings = Settings {
+            executable: env!("CARGO_BIN_EXE_hokku").into(),
+            prepared: self.prepared,
+            memory_reserve: self.memory_reserve,
+            ..Settings::default()
+        };
         let (dynos, found) = Dynos::start(self.instance.clone(), settings, self.hub.clone(), sender).await.unwrap();
         (self.dynos, self.found, self.events) = (Some(dynos), found, events);
         self.seen.clear();

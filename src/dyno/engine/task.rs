@@ -333,11 +333,12 @@ pub(super) fn clean_up(
     ended: Option<crate::sys::process::Ended>,
 ) -> Exit {
     use crate::sys::process::Ended;
-    let mut oom = false;
+    let (mut oom, mut box_full) = (false, false);
     let group = spec::Config::read(dir).ok().and_then(|config| shape::group(&config.spec).ok());
     if let (Some((parent, name)), Ok(hierarchy)) = (group, instances::hierarchy(instance)) {
         let group = Group::open(&hierarchy, &parent, &name);
         oom = group.oom_killed().unwrap_or(false);
+        box_full = oom && !group.was_at_its_limit().unwrap_or(true);
         if let Err(error) = group.kill().and_then(|()| group.remove()) {
             tracing::warn!(dyno = %id, %error, "cannot remove a dyno's cgroup");
         }
@@ -346,9 +347,9 @@ pub(super) fn clean_up(
     let _ = std::fs::remove_file(dir.join(record::SOCKET));
     let at = Timestamp::now();
     let exit = match ended {
-        Some(Ended::Exited(code)) => Exit { code, signal: None, oom, at },
-        Some(Ended::Signalled(signal)) => Exit { code: 128 + signal, signal: Some(signal), oom, at },
-        None => record::unknown_exit(at, oom),
+        Some(Ended::Exited(code)) => Exit { code, signal: None, oom, box_full, at },
+        Some(Ended::Signalled(signal)) => Exit { code: 128 + signal, signal: Some(signal), oom, box_full, at },
+        None => Exit { box_full, ..record::unknown_exit(at, oom) },
     };
     if let Err(error) = record::leave_exit(dir, exit) {
         tracing::warn!(dyno = %id, %error, "cannot write a dyno's exit record");

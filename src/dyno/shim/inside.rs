@@ -14,7 +14,7 @@
 use super::watch::Connection;
 use crate::dyno::Inside;
 use crate::dyno::base::Base;
-use crate::dyno::init::{become_user, forswear, go_to, own_terminal, rlimits};
+use crate::dyno::init::{become_user, expose, forswear, go_to, own_terminal, rlimits};
 use crate::dyno::program::Program;
 use crate::dyno::protocol::{self, Request, Stdio};
 use crate::dyno::shape::Shape;
@@ -175,6 +175,7 @@ fn enter(baggage: &Baggage<'_>, group: &Group, init: &OwnedFd, stdio: &[Option<O
     step("enter the cgroup namespace", "setns", nix::sched::setns(init, CloneFlags::CLONE_NEWCGROUP))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rlimits(spec)?;
+    expose(spec)?;
     if spec::has_namespace(spec, LinuxNamespaceType::User) {
         step("enter the user namespace", "setns", userns::enter(init))?;
         become_user(0)?;

@@ -27,6 +27,9 @@ use std::time::{Duration, Instant};
 const IN_FLIGHT: usize = 256 * 1024;
 /// How long output waits for a client: to attach at first, to take the rest at the end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long after the kernel's word that memory is used up it is looked, and how often, whom it has killed.
+const KILL_EXPECTED: Duration = Duration::from_secs(2);
+const KILL_LOOK: Duration = Duration::from_millis(10);
 /// What one read takes at most, and so the most that a ring without room makes wait.
 const CHUNK: usize = 16 * 1024;
 
@@ -91,6 +94,8 @@ struct Watch<'a> {
     started: Instant,
     oom: Option<OwnedFd>,
     out_of_memory: bool,
+    /// Until when the kernel may be about to kill a process of the dyno's.
+    kill_expected: Option<Instant>,
     signals: Option<SignalFd>,
     /// Lines that are not in the ring yet.
     held: VecDeque<(Stream, i64, Vec<u8>)>,
@@ -134,6 +139,7 @@ impl<'a> Watch<'a> {
             started: Instant::now(),
             oom,
             out_of_memory: false,
+            kill_expected: None,
             signals: if by_hand { catch_signals() } else { None },
             held: VecDeque::new(),
         };
@@ -215,7 +221,8 @@ impl<'a> Watch<'a> {
     fn until_next_deadline(&self) -> Option<Timespec> {
         let waiting = (self.is_attached_kind() && self.client == Client::Awaited).then(|| self.started + PATIENCE);
         let ended = self.ended.map(|(_, at)| at + PATIENCE);
-        let next = [self.grace, self.running.limit, waiting, ended].into_iter().flatten().min()?;
+        let look = self.kill_expected.map(|_| Instant::now() + KILL_LOOK);
+        let next = [self.grace, self.running.limit, waiting, ended, look].into_iter().flatten().min()?;
         let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         let seconds = i64::try_from(left.as_secs()).unwrap_or(i64::MAX);
         Some(Timespec { tv_sec: seconds, tv_nsec: left.subsec_nanos().into() })
@@ -229,7 +236,7 @@ impl<'a> Watch<'a> {
                 What::Source(index) => self.read(index),
                 What::Input => self.feed(),
                 What::Signals => self.pass_signals_on(),
-                What::Oom => self.out_of_memory(),
+                What::Oom => self.expect_a_kill(),
                 What::Listener => self.accept(),
                 What::Usher(index) => drop(process::wait(self.ushers.remove(index).pidfd.as_fd())),
                 What::Init => self.ended(),
@@ -252,12 +259,24 @@ impl<'a> Watch<'a> {
         self.running.limit = None;
     }
 
-    fn out_of_memory(&mut self) {
-        // Version 1 kills one process of the group, and tells so before it does; a dyno that loses one of its own is in
-        // no state to go on.
-        self.oom = None;
-        self.out_of_memory = true;
-        self.kill();
+    /// Version 1 kills one process, and tells before it does all groups that it may be of: at the limit of all dynos
+    /// together those are all.
+    fn expect_a_kill(&mut self) {
+        if let Some(oom) = &self.oom {
+            let _ = rustix::io::read(oom, &mut [0; 8]);
+        }
+        self.kill_expected = Some(Instant::now() + KILL_EXPECTED);
+        self.look_for_a_kill();
+    }
+
+    /// A dyno that loses one of its own processes is in no state to go on.
+    fn look_for_a_kill(&mut self) {
+        if self.running.walls.group.oom_killed().unwrap_or(false) {
+            self.kill_expected = None;
+            self.oom = None;
+            self.out_of_memory = true;
+            self.kill();
+        }
     }
 
     fn pass_signals_on(&mut self) {
@@ -282,6 +301,12 @@ impl<'a> Watch<'a> {
 
     fn pass_deadlines(&mut self) {
         let now = Instant::now();
+        if let Some(until) = self.kill_expected {
+            self.look_for_a_kill();
+            if until <= now {
+                self.kill_expected = None;
+            }
+        }
         if self.grace.is_some_and(|grace| grace <= now) {
             self.grace = None;
             self.tell(&News::Killed);

@@ -312,6 +312,7 @@ impl Inner {
         let settings = &self.settings;
         match ended? {
             exit if exit.success() => Ok(()),
+            exit if exit.box_full => Err(Failure::BoxMemory),
             exit if exit.oom => Err(Failure::Memory(settings.memory_mb)),
             _ if took >= settings.time_limit => Err(Failure::Time(settings.time_limit.as_secs().div_ceil(60))),
             Exit { signal: Some(signal), .. } => Err(Failure::Signal(signal)),

@@ -29,6 +29,10 @@ pub(super) enum Failure {
     Compile,
     #[error("The build ran out of memory: it may use {0} MB.")]
     Memory(u64),
+    #[error(
+        "The build was ended because apps and builds had all the memory that they may use together on this box. Scale something down and build again."
+    )]
+    BoxMemory,
     #[error("The build took longer than {0} min and was stopped.")]
     Time(u64),
     #[error(

@@ -1,9 +1,9 @@
 //! A group, from its making to its removal.
 
 use super::files::{field, ignore_gone, number, write};
-use super::limits::{limit_cpu, limit_io, limit_memory_v1, limit_memory_v2, limit_pids};
+use super::limits::{bound_memory, limit_cpu, limit_io, limit_memory_v1, limit_memory_v2, limit_pids};
 use super::parents::{make_dir, make_parents, remove_dirs};
-use super::{CgroupError, Controller, GroupLimits, Hierarchy};
+use super::{CgroupError, Controller, GroupLimits, Hierarchy, ParentLimits};
 use rustix::event::EventfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use std::fs::{self, File, OpenOptions};
@@ -11,6 +11,9 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+/// More bytes than this are no limit (`PAGE_COUNTER_MAX` of the kernel is in pages, just below 2^63 bytes).
+const UNLIMITED: u64 = 1 << 62;
 
 /// What a group uses now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,6 +139,25 @@ impl Group {
         Ok(())
     }
 
+    /// Bounds what the groups below this one use together. Nothing but what is not to be exceeded is set.
+    pub(super) fn bound(&self, limits: ParentLimits) -> Result<(), CgroupError> {
+        if let Some((dir, v2)) = self.place(Controller::Memory) {
+            bound_memory(dir, v2, limits.memory_max)?;
+        }
+        if let Some((dir, v2)) = self.place(Controller::Pids) {
+            limit_pids(dir, v2, limits.pids)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory that the group and those below it may have; `None` where it is not limited.
+    pub fn memory_max(&self) -> Option<u64> {
+        let (dir, v2) = self.place(Controller::Memory)?;
+        let max = number(&dir.join(if v2 { "memory.max" } else { "memory.limit_in_bytes" })).ok()?;
+        // Version 1 has no word for it, but a number that no machine has.
+        (max < UNLIMITED).then_some(max)
+    }
+
     /// The directory that has `controller`'s files, and if they are of version 2.
     pub(super) fn place(&self, controller: Controller) -> Option<(&Path, bool)> {
         let v1 = self.v1.iter().find(|part| part.controller == Some(controller));
@@ -227,7 +249,8 @@ impl Group {
         Ok(all)
     }
 
-    /// The kernel killed a process of the group because the group was at its memory limit.
+    /// The kernel killed a process of the group because the group was at its memory limit, or those above it were at
+    /// theirs: [`Group::was_at_its_limit`] tells.
     pub fn oom_killed(&self) -> io::Result<bool> {
         let Some((dir, v2)) = self.place(Controller::Memory) else { return Ok(false) };
         let events = dir.join(if v2 { "memory.events" } else { "memory.oom_control" });
@@ -236,7 +259,8 @@ impl Group {
 
     /// On version 1, an eventfd that is signalled when the group runs out of memory and when it is removed: version 1
     /// kills one process only, so whoever watches decides what becomes of the others. `None` on version 2, where the
-    /// kernel kills the whole group (`memory.oom.group`).
+    /// kernel kills the whole group (`memory.oom.group`). Also readable when the limit was that of a parent, and then in all
+    /// groups below: [`Group::oom_killed`] tells which one was hit.
     pub fn oom_eventfd(&self) -> io::Result<Option<OwnedFd>> {
         let Some((dir, false)) = self.place(Controller::Memory) else { return Ok(None) };
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -244,6 +268,19 @@ impl Group {
         let order = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
         write(&dir.join("cgroup.event_control"), &order)?;
         Ok(Some(event))
+    }
+
+    /// Whether the group has ever had all the memory that it may have.
+    pub fn was_at_its_limit(&self) -> io::Result<bool> {
+        let Some((dir, v2)) = self.place(Controller::Memory) else { return Ok(false) };
+        if v2 {
+            let events = fs::read_to_string(dir.join("memory.events.local"));
+            let events = events.or_else(|_| fs::read_to_string(dir.join("memory.events")))?;
+            return Ok(field(&events, "oom").unwrap_or(0) > 0);
+        }
+        // The limit of memory and swap together, where that is counted, is asked first.
+        let with_swap = number(&dir.join("memory.memsw.failcnt")).unwrap_or(0);
+        Ok(with_swap > 0 || number(&dir.join("memory.failcnt"))? > 0)
     }
 
     pub fn stats(&self) -> io::Result<Stats> {

@@ -27,6 +27,31 @@ pub struct GroupLimits {
     pub pids: u64,
 }
 
+/// What all groups below a parent may use together. None of them has to lose anything for it as long as there is enough:
+/// at the bound the kernel kills whoever uses most, in the way that one's own group has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParentLimits {
+    /// Bytes of memory.
+    pub memory_max: u64,
+    /// Processes and threads.
+    pub pids: u64,
+}
+
+/// Memory of a parent. Swap is for its groups to bound, and there is no kill of all of them.
+pub(super) fn bound_memory(dir: &Path, v2: bool, max: u64) -> Result<(), CgroupError> {
+    let max = page_aligned(max);
+    if !v2 {
+        // Kernels before 5.11 count a group's memory as its parent's only where this was asked for.
+        let hierarchy = dir.join("memory.use_hierarchy");
+        if number(&hierarchy).is_ok_and(|on| on == 0) {
+            put(&hierarchy, "1")?;
+        }
+    }
+    let path = dir.join(if v2 { "memory.max" } else { "memory.limit_in_bytes" });
+    put(&path, &max.to_string())?;
+    kept(&path, &max.to_string())
+}
+
 pub(super) fn limit_memory_v2(dir: &Path, limits: &GroupLimits) -> Result<(), CgroupError> {
     let max = page_aligned(limits.memory_max);
     let memory = MemController::new(dir.into(), true);

@@ -1,7 +1,7 @@
 //! Parents: the directories that hold groups, and hand controllers down to them.
 
 use super::files::{ignore_gone, put, read, write};
-use super::{CgroupError, Controller, Hierarchy};
+use super::{CgroupError, Controller, Group, Hierarchy, ParentLimits};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -12,6 +12,27 @@ use std::time::{Duration, Instant};
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 /// The group for the processes of a delegated group, which may have none once it hands controllers down.
 const ASIDE: &str = "processes";
+
+/// Those that were moved aside manage the others: under contention they get this much more of the processor, see cpu.weight.
+const ASIDE_WEIGHT: u32 = 1000;
+
+/// `parent` as a group, for what all below it use together.
+pub fn parent(hierarchy: &Hierarchy, parent: &str) -> Group {
+    Group::open(hierarchy, "", parent)
+}
+
+/// Bounds what the groups below `parent`, which must be there, use together, now and in future. On version 2 a bound below
+/// what they use already would have the kernel kill; whoever asks has to look first.
+pub fn bound(hierarchy: &Hierarchy, parent: &str, limits: ParentLimits) -> Result<(), CgroupError> {
+    self::parent(hierarchy, parent).bound(limits)?;
+    if let (Some(v2), Some(_)) = (&hierarchy.v2, hierarchy.delegated()) {
+        let weight = v2.join(ASIDE).join("cpu.weight");
+        if weight.exists() {
+            put(&weight, &ASIDE_WEIGHT.to_string())?;
+        }
+    }
+    Ok(())
+}
 
 /// Removes `parent` from every hierarchy; it must have no groups left.
 pub fn remove_parent(hierarchy: &Hierarchy, parent: &str) -> io::Result<()> {

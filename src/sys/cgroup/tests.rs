@@ -201,6 +201,30 @@ fn a_memory_hog_is_killed_and_the_group_says_so() {
 }
 
 #[test]
+fn groups_share_what_their_parent_has_and_only_one_is_hit() {
+    let fixture = Fixture::new();
+    let other = Group::create(&fixture.hierarchy, &fixture.parent, "other", &SMALL).unwrap();
+    let other = Fixture { group: other, hierarchy: fixture.hierarchy.clone(), parent: fixture.parent.clone() };
+    assert_eq!(parent(&fixture.hierarchy, &fixture.parent).memory_max(), None);
+    bound(&fixture.hierarchy, &fixture.parent, ParentLimits { memory_max: 24 * MIB, pids: 9 }).unwrap();
+    let whole = parent(&fixture.hierarchy, &fixture.parent);
+    assert_eq!(whole.memory_max(), Some(24 * MIB));
+    assert_eq!(fs::read_to_string(whole.place(Controller::Pids).unwrap().0.join("pids.max")).unwrap().trim(), "9");
+
+    let mut small = other.spawn("exec sleep 60", true);
+    eventually("the small one is in", || !other.group.procs().unwrap().is_empty());
+    // Below its own limit.
+    let mut hog = fixture.spawn("head -c 28M /dev/zero | tail -n 1; exit 3", true);
+    hog.wait().unwrap();
+    assert!(fixture.group.oom_killed().unwrap() && !fixture.group.was_at_its_limit().unwrap());
+    assert!(!other.group.oom_killed().unwrap() && small.try_wait().unwrap().is_none());
+    small.kill().unwrap();
+    small.wait().unwrap();
+    other.group.remove().unwrap();
+    std::mem::forget(other);
+}
+
+#[test]
 fn a_signal_reaches_all_but_the_spared() {
     let fixture = Fixture::new();
     let mut spared = fixture.spawn("exec sleep 60", true);
