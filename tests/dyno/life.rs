@@ -183,6 +183,7 @@ async fn memory_is_bounded_and_says_so() {
     body.limits.memory_max = 48 << 20;
     let ran = stage.run(body).await;
     assert_eq!((ran.exit.code, ran.exit.oom, ran.text().as_str()), (137, true, "up"));
+    assert!(!ran.exit.box_full, "it is its own limit");
 }
 
 const HOG: &str = "import time\nx = []\nwhile True: x.append(bytearray(1 << 20)); time.sleep(0.001)";

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 /// More bytes than this are no limit (`PAGE_COUNTER_MAX` of the kernel is in pages, just below 2^63 bytes).
 const UNLIMITED: u64 = 1 << 62;
 
+/// `MEMCG_CHARGE_BATCH` of the kernel is 64 pages.
+const CHARGED_AT_ONCE: u64 = 64 * 4096;
+
 /// What a group uses now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -270,7 +273,7 @@ impl Group {
         Ok(Some(event))
     }
 
-    /// Whether the group has ever had all the memory that it may have.
+    /// Whether the group has ever had all the memory that it may have; on version 1 also if what it had could be dropped.
     pub fn was_at_its_limit(&self) -> io::Result<bool> {
         let Some((dir, v2)) = self.place(Controller::Memory) else { return Ok(false) };
         if v2 {
@@ -278,9 +281,9 @@ impl Group {
             let events = events.or_else(|_| fs::read_to_string(dir.join("memory.events")))?;
             return Ok(field(&events, "oom").unwrap_or(0) > 0);
         }
-        // The limit of memory and swap together, where that is counted, is asked first.
-        let with_swap = number(&dir.join("memory.memsw.failcnt")).unwrap_or(0);
-        Ok(with_swap > 0 || number(&dir.join("memory.failcnt"))? > 0)
+        // Failures are not counted by every kernel. Charges come in batches, and one that does not fit leaves some room.
+        let most = number(&dir.join("memory.max_usage_in_bytes"))?;
+        Ok(most + CHARGED_AT_ONCE >= number(&dir.join("memory.limit_in_bytes"))?)
     }
 
     pub fn stats(&self) -> io::Result<Stats> {
