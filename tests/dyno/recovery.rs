@@ -2,7 +2,9 @@
 
 use super::stage::{Stage, eventually};
 use hokku::domain::dyno::DynoId;
+use hokku::domain::log::LogFilter;
 use hokku::dyno::{Io, Ready, What, destroy, instances};
+use hokku::logs::{Hub, HubLimits};
 use hokku::sys::cgroup;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::{self, File};
@@ -358,4 +360,21 @@ async fn going_down_leaves_no_trace() {
     assert!(!stage.instance.run.exists());
     assert!(stage.traces().is_empty(), "{:?}", stage.traces());
     assert!(inside.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()));
+}
+
+#[tokio::test]
+async fn what_a_dyno_says_while_the_box_is_shut_down_is_in_its_log() {
+    let mut stage = Stage::new().await;
+    let script = "trap 'echo its last words; exit 7' TERM; echo up; while :; do sleep 0.05; done";
+    let id = stage.launch(stage.body(&["sh", "-c", script]), Ready::Started, Io::Log);
+    stage.logged("up").await;
+    // The server goes first.
+    stage.stop_engine().await;
+    destroy(&stage.instance, Duration::from_secs(10)).await.unwrap();
+    assert!(!stage.instance.dyno_dir(id).exists());
+    let hub = Hub::open(stage.instance.root.join("logs"), HubLimits::default()).unwrap();
+    let lines: Vec<String> =
+        hub.recent(stage.app, &LogFilter::default(), 100).into_iter().map(|frame| frame.line).collect();
+    // The shell also tells of its `sleep`.
+    assert_eq!(lines[..2], ["up", "its last words"]);
 }

@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::EngineError;
+use super::output::{Output, Sink};
+use crate::domain::dyno::Purpose;
 use crate::domain::instance::Instance;
 use crate::dyno::protocol::{self, CONTROL, Hello, Order, VERSION};
 use crate::dyno::step::step;
 use crate::dyno::{instances, launcher, network, record};
+use crate::logs::{Hub, HubLimits};
 use crate::sys::cgroup::{self, Group};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,7 +20,7 @@ const SHIM_WITHIN: Duration = Duration::from_secs(10);
 const EMPTY_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Ends all dynos of an instance and removes every trace of it from the host; its ROOT stays. Its server must not run.
+/// Ends all dynos of an instance and removes every trace of it from the host; its ROOT stays, and gets what they said last. Its server must not run.
 /// Dynos have `grace` between SIGTERM and SIGKILL; without, they are killed at once.
 ///
 /// # Errors
@@ -50,6 +53,7 @@ fn clear(instance: &Instance, grace: Duration) -> Result<(), EngineError> {
         step("remove a cgroup", &name, group.remove())?;
     }
     step("remove a cgroup", instance.cgroup(), cgroup::remove_parent(&hierarchy, &instance.cgroup()))?;
+    keep_last_words(instance);
     network::teardown(instance)?;
     instances::release(instance)?;
     Ok(())
@@ -76,4 +80,24 @@ fn end_shims(instance: &Instance, grace: Duration) -> Result<(), EngineError> {
         let _ = shim.read_to_end(&mut rest);
     }
     Ok(())
+}
+
+/// What dynos have said since there was no server any more goes where the next one looks for their logs. A box that is shut
+/// down does not wait for what a full disk does not take.
+fn keep_last_words(instance: &Instance) {
+    let logs = instance.root.join("logs");
+    if !logs.is_dir() {
+        return;
+    }
+    let Ok(hub) = Hub::open(logs, HubLimits::default()) else { return };
+    for (id, dir) in record::all(&instance.run).unwrap_or_default() {
+        let Some(labels) = record::labels(&dir).ok().filter(|labels| labels.purpose != Purpose::Build) else {
+            continue;
+        };
+        if let Ok(output) = Output::open(hub.clone(), id, &labels, &dir, Sink::Log)
+            && let Err(error) = output.go_on().finish_now()
+        {
+            tracing::warn!(dyno = %id, %error, "cannot store the last log lines");
+        }
+    }
 }

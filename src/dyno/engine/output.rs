@@ -126,6 +126,17 @@ impl Output {
             }
             tokio::time::sleep(pause).await;
         }
+        self.say_dropped();
+    }
+
+    /// The same for who can't wait: what can't be stored now is lost.
+    pub(super) fn finish_now(&mut self) -> io::Result<()> {
+        self.store()?;
+        self.say_dropped();
+        Ok(())
+    }
+
+    fn say_dropped(&self) {
         if let Some((count, since)) = self.ring.take_dropped()
             && matches!(self.sink, Sink::Log)
         {
