@@ -20,7 +20,8 @@ async fn usage(State(control): State<Control>) -> ApiResult<Json<Value>> {
     Ok(Json(json!({
         "total": usage.total,
         "free": usage.free,
-        "reserve": usage.reserve,
+        "reserve": usage.keep.reserve,
+        "keep": { "slugs": usage.keep.slugs, "caches": usage.keep.caches },
         "parts": parts,
         "apps": usage.apps.iter().map(app).collect::<Vec<_>>(),
     })))
@@ -28,5 +29,7 @@ async fn usage(State(control): State<Control>) -> ApiResult<Json<Value>> {
 
 async fn collect(State(control): State<Control>) -> ApiResult<Json<Value>> {
     let done = disk::collect(&control, true).await?;
-    Ok(Json(json!({ "trees": done.trees, "slugs": done.slugs, "outputs": done.outputs, "freed": done.freed })))
+    Ok(Json(
+        json!({ "trees": done.trees, "caches": done.caches, "slugs": done.slugs, "outputs": done.outputs, "freed": done.freed }),
+    ))
 }

@@ -97,10 +97,10 @@ impl Stage {
     /// When it can't be copied.
     pub fn take_cache(&self, root: &Path, app: AppId) -> Result<(), StageError> {
         let kept = kept_cache(root, app);
-        if !kept.is_dir() {
-            return Ok(());
-        }
-        copy(&kept, &self.cache())
+        // Whoever collects caches leaves this one alone meanwhile.
+        let Some(_held) = held(&kept).map_err(at(&kept))? else { return Ok(()) };
+        copy(&kept, &self.cache())?;
+        mark_used(&kept).map_err(at(&kept))
     }
 
     /// Bytes of the files in the stage's cache; none when the build has put something else in its place.
@@ -131,6 +131,7 @@ impl Stage {
             Err(rustix::io::Errno::NOENT) => fs::rename(&fresh, &kept),
             other => other.map_err(Into::into),
         }
+        .and_then(|()| mark_used(&kept))
         .map_err(at(&kept))
     }
 
@@ -200,6 +201,61 @@ pub fn purge_cache(root: &Path, app: AppId) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// A cache that is there, kept from [`remove_unused_cache`] for as long as the file is open.
+fn held(kept: &Path) -> io::Result<Option<fs::File>> {
+    let file = match fs::File::open(kept) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    file.lock_shared()?;
+    // It may have been removed before it was locked.
+    let same = fs::metadata(kept).is_ok_and(|now| file.metadata().is_ok_and(|held| held.ino() == now.ino()));
+    Ok(same.then_some(file))
+}
+
+fn mark_used(kept: &Path) -> io::Result<()> {
+    fs::File::open(kept)?.set_modified(std::time::SystemTime::now())
+}
+
+/// The apps' caches, with when each was last used.
+///
+/// # Errors
+/// When it can't be looked.
+pub fn caches(root: &Path) -> io::Result<Vec<(PathBuf, std::time::SystemTime)>> {
+    let entries = match fs::read_dir(root.join("cache")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        // One that is gone meanwhile is none.
+        if let Ok(used) = entry.metadata().and_then(|found| found.modified()) {
+            found.push((entry.path(), used));
+        }
+    }
+    Ok(found)
+}
+
+/// Removes a cache unless a build is taking it right now. Whether it is gone.
+///
+/// # Errors
+/// When it can't be removed.
+pub fn remove_unused_cache(kept: &Path) -> io::Result<bool> {
+    let file = match fs::File::open(kept) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    if file.try_lock().is_err() {
+        return Ok(false);
+    }
+    // In one step, so that no build finds half of it.
+    let aside = kept.with_extension("old");
+    fs::rename(kept, &aside)?;
+    tree::remove(&aside)?;
+    Ok(true)
 }
 
 /// The directories of builds whose server died. Called before the first build of a server.

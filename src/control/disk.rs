@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Control, ControlError, apps};
+use crate::build::stage;
 use crate::domain::app::{App, AppId};
 use crate::domain::build::BuildStatus;
 use crate::domain::release::{Release, ReleaseStatus};
@@ -12,8 +13,9 @@ use crate::store::{self, StoreError, Tx};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 use walkdir::WalkDir;
 
@@ -36,6 +38,8 @@ const PARTS: [&str; 10] =
 pub struct Keep {
     /// Bytes that are to stay free: below, no build begins; below twice that, room is made.
     pub reserve: u64,
+    /// Bytes that the caches of all apps' builds have together at most.
+    pub caches: u64,
     /// Slugs of an app, those of its newest releases, that are kept however little room there is.
     pub slugs: usize,
 }
@@ -55,7 +59,7 @@ pub struct Usage {
     /// Of the file system that ROOT is on.
     pub total: u64,
     pub free: u64,
-    pub reserve: u64,
+    pub keep: Keep,
     /// By directory of ROOT.
     pub parts: Vec<(&'static str, u64)>,
     pub apps: Vec<AppUsage>,
@@ -65,6 +69,7 @@ pub struct Usage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
     pub trees: usize,
+    pub caches: usize,
     pub slugs: usize,
     pub outputs: usize,
     /// Bytes that are free now and were not before; others may have written meanwhile.
@@ -100,7 +105,7 @@ pub async fn usage(control: &Control) -> Result<Usage, ControlError> {
             }
         });
         let apps = apps.collect();
-        Ok::<_, io::Error>(Usage { total, free, reserve: control.place.keep.reserve, parts, apps })
+        Ok::<_, io::Error>(Usage { total, free, keep: control.place.keep, parts, apps })
     };
     Ok(tokio::task::spawn_blocking(count).await.map_err(io::Error::other)??)
 }
@@ -109,15 +114,17 @@ pub async fn usage(control: &Control) -> Result<Usage, ControlError> {
 /// full, old slugs.
 pub async fn keep_collecting(control: Control) {
     let mut tick = tokio::time::interval(LOOK);
+    let sizes = Sizes::default();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
             () = control.closing.cancelled() => return,
         }
-        match collect(&control, false).await {
-            Ok(Collected { slugs: 0, .. }) => {}
+        match collect_with(&control, false, sizes.clone()).await {
+            Ok(Collected { slugs: 0, caches: 0, .. }) => {}
             Ok(done) => tracing::warn!(
-                "the disk is nearly full: {} old slugs were removed and {} MB became free",
+                "there is little room on the disk: {} caches and {} old slugs were removed and {} MB became free",
+                done.caches,
                 done.slugs,
                 done.freed >> 20
             ),
@@ -126,15 +133,24 @@ pub async fn keep_collecting(control: Control) {
     }
 }
 
-/// Makes room. Old slugs go only when there is little; with `all` unpacked ones that no dyno uses go though there is enough.
+/// Makes room. Caches go when they have too much together, caches and then old slugs when there is little; with `all` unpacked ones that no dyno uses go though there is enough.
 ///
 /// # Errors
 /// When the store can't be read, or files not be removed.
 pub async fn collect(control: &Control, all: bool) -> Result<Collected, ControlError> {
+    collect_with(control, all, Sizes::default()).await
+}
+
+/// Of caches that have not been used since: counting one takes a while. In bytes.
+type Sizes = Arc<Mutex<BTreeMap<PathBuf, (SystemTime, u64)>>>;
+
+async fn collect_with(control: &Control, all: bool, sizes: Sizes) -> Result<Collected, ControlError> {
     let keep = control.place.keep;
     let plan = control.store.read(move |tx| plan(tx, keep.slugs, Timestamp::now())).await?;
     let control = control.clone();
-    Ok(tokio::task::spawn_blocking(move || carry_out(&control, all, &plan)).await.map_err(io::Error::other)??)
+    Ok(tokio::task::spawn_blocking(move || carry_out(&control, all, &plan, &sizes))
+        .await
+        .map_err(io::Error::other)??)
 }
 
 #[derive(Debug, Default)]
@@ -201,7 +217,7 @@ fn old_outputs(tx: &Tx<'_>, app: AppId) -> Result<Vec<Uuid>, StoreError> {
         .collect())
 }
 
-fn carry_out(control: &Control, all: bool, plan: &Plan) -> io::Result<Collected> {
+fn carry_out(control: &Control, all: bool, plan: &Plan, sizes: &Sizes) -> io::Result<Collected> {
     let root = &control.place.instance.root;
     let before = space(root)?.1;
     let is_short = || Ok::<_, io::Error>(space(root)?.1 < 2 * control.place.keep.reserve);
@@ -224,6 +240,7 @@ fn carry_out(control: &Control, all: bool, plan: &Plan) -> io::Result<Collected>
             Err(error) => return Err(error),
         }
     }
+    done.caches = remove_caches(root, control.place.keep.caches, sizes, is_short)?;
     for digest in plan.old.iter().filter(|digest| !in_use(digest) && control.slugs.has(digest)) {
         if !is_short()? {
             break;
@@ -233,6 +250,30 @@ fn carry_out(control: &Control, all: bool, plan: &Plan) -> io::Result<Collected>
     }
     done.freed = space(root)?.1.saturating_sub(before);
     Ok(done)
+}
+
+/// Those that were not used for longest go, until the others have no more than `most` bytes and there is room. Without one a
+/// build takes longer, and nothing is lost. How many went.
+fn remove_caches(root: &Path, most: u64, sizes: &Sizes, is_short: impl Fn() -> io::Result<bool>) -> io::Result<usize> {
+    let mut found = stage::caches(root)?;
+    found.sort_by_key(|(_, used)| *used);
+    let mut sizes = sizes.lock().unwrap_or_else(PoisonError::into_inner);
+    sizes.retain(|path, (used, _)| found.iter().any(|(there, now)| there == path && now == used));
+    for (path, used) in &found {
+        sizes.entry(path.clone()).or_insert_with(|| (*used, bytes_below(path)));
+    }
+    let mut removed = 0;
+    for (path, _) in &found {
+        let together: u64 = sizes.values().map(|(_, bytes)| bytes).sum();
+        if together <= most && !is_short()? {
+            break;
+        }
+        if stage::remove_unused_cache(path)? {
+            sizes.remove(path);
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 /// Bytes of the file system, and those that are free for use.
@@ -278,5 +319,31 @@ mod tests {
         assert_eq!(newest(&releases, 2, code), [digest(3), digest(4)]);
         assert_eq!(newest(&releases, 9, code), [digest(3), digest(4)]);
         assert_eq!(newest(&releases, 0, code), []);
+    }
+
+    #[test]
+    fn the_cache_that_was_not_used_for_longest_goes_first_and_one_in_use_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let names: Vec<PathBuf> = (0..3u64)
+            .map(|age| {
+                let cache = root.path().join("cache").join(age.to_string());
+                std::fs::create_dir_all(&cache).unwrap();
+                std::fs::write(cache.join("file"), vec![1; 1 << 20]).unwrap();
+                let used = SystemTime::now() - Duration::from_secs(100 * age);
+                std::fs::File::open(&cache).unwrap().set_modified(used).unwrap();
+                cache
+            })
+            .collect();
+        let there = || names.iter().map(|name| name.exists()).collect::<Vec<_>>();
+        let sizes = Sizes::default();
+        let remove = |most: u64, short: bool| remove_caches(root.path(), most, &sizes, || Ok(short)).unwrap();
+        assert_eq!((remove(4 << 20, false), there()), (0, vec![true; 3]));
+        assert_eq!((remove(3 << 20, false), there()), (1, vec![true, true, false]));
+        let held = std::fs::File::open(&names[1]).unwrap();
+        held.lock_shared().unwrap();
+        assert_eq!((remove(3 << 19, false), there()), (1, vec![false, true, false]));
+        drop(held);
+        assert_eq!((remove(4 << 20, true), there()), (1, vec![false; 3]));
+        assert_eq!(std::fs::read_dir(root.path().join("cache")).unwrap().count(), 0);
     }
 }

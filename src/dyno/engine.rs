@@ -3,6 +3,7 @@
 
 mod adopt;
 mod attach;
+mod copies;
 mod destroy;
 mod egress;
 mod lifeline;
@@ -13,7 +14,7 @@ mod room;
 mod task;
 
 pub use destroy::destroy;
-pub use room::Shortage;
+pub use copies::Shortage;
 
 use super::firewall::{self, Firewall};
 use super::protocol::{self, Hello, INSIDE, Order, VERSION};
@@ -59,6 +60,8 @@ pub struct Settings {
     pub measured_every: Duration,
     /// Bytes of memory that all dynos together leave to the host; by the size of the machine when not set.
     pub memory_reserve: Option<u64>,
+    /// Bytes of ROOT's disk that what dynos write is not to take.
+    pub disk_reserve: u64,
 }
 
 /// As Heroku does it.
@@ -75,6 +78,7 @@ impl Default for Settings {
             usual: DynoSize::default().limits(),
             measured_every: MEASURED_EVERY,
             memory_reserve: None,
+            disk_reserve: 0,
         }
     }
 }
@@ -167,6 +171,7 @@ impl Dynos {
         let found = adopt::adopt(&shared).await?;
         egress::forget_the_dead(&shared).await?;
         shared.spawn(lifeline::attend(shared.clone(), launcher));
+        shared.spawn(room::keep_free(shared.clone()));
         Ok((Self { shared }, found))
     }
 
@@ -326,7 +331,7 @@ async fn prepare(shared: Arc<Shared>, slots: Vec<u16>, in_a_hurry: bool) {
         let _ = tokio::time::timeout(AFTER_A_START, shared.hurry.notified()).await;
     }
     let usual = shared.settings.usual;
-    let bounds = Bounds { bytes: usual.disk, memory: usual.memory_quota };
+    let bounds = Bounds { bytes: shared.fitted(usual.disk), memory: usual.memory_quota };
     for slot in slots {
         let ask = async {
             let mut shim = shared.launcher().await.ok()?;

@@ -197,6 +197,10 @@ pub enum What {
     Killed,
     /// What it writes is kept in memory, for that reason.
     InMemory { why: String },
+    /// The disk has no room for all that it might write; in bytes.
+    LessDisk { bytes: u64, wanted: u64 },
+    /// The disk is nearly full, and it is ended for having written most: so many bytes.
+    DiskFull { bytes: u64 },
     /// It uses that many bytes of memory, which is more than its size has (R14). Told again while it does.
     OverQuota { bytes: u64, quota: u64 },
 }

@@ -78,9 +78,11 @@ pub(super) struct MemoryConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct DiskConfig {
-    /// Megabytes of ROOT's file system that stay free: below, no build begins; below twice that, old slugs go. 256 when
-    /// not set.
+    /// Megabytes of ROOT's file system that stay free: below, no build begins; below twice that, caches and old slugs go. 256
+    /// when not set.
     pub reserve_mb: Option<u64>,
+    /// Megabytes that the caches of all apps' builds have together at most; 10240 when not set.
+    pub caches_mb: Option<u64>,
     /// Slugs of an app, those of its newest releases, that are kept however little room there is; 10 when not set.
     pub keep_slugs: Option<usize>,
 }

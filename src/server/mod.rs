@@ -48,6 +48,9 @@ const DEFAULT_ROUTER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 /// Megabytes that stay free on ROOT's disk when the configuration does not say.
 const RESERVE_MB: u64 = 256;
 
+/// Megabytes that the caches of all apps' builds may have together when the configuration does not say.
+const CACHES_MB: u64 = 10 * 1024;
+
 /// What dynos have between SIGTERM and SIGKILL when their instance ends.
 const LAST_GRACE: Duration = Duration::from_secs(10);
 
@@ -421,8 +424,15 @@ fn engine_settings(
     let policy = Policy { allow_host: config.network.allow_host.clone(), open_to_dynos };
     let defaults = dyno::Settings::default();
     let measured_every = config.dyno.memory_check_seconds.map_or(defaults.measured_every, Duration::from_secs);
-    let usual = config.sizes().of(DynoSize::default());
-    dyno::Settings { policy, egress, measured_every, usual, memory_reserve: memory_reserve(config), ..defaults }
+    dyno::Settings {
+        policy,
+        egress,
+        measured_every,
+        usual: config.sizes().of(DynoSize::default()),
+        memory_reserve: memory_reserve(config),
+        disk_reserve: disk_reserve(config),
+        ..defaults
+    }
 }
 
 fn memory_reserve(config: &Config) -> Option<u64> {
@@ -436,9 +446,16 @@ fn build_memory(config: &Config, usual: u64) -> u64 {
     wanted.min(limits::memory_for_apps(total, memory_reserve(config)) >> 20)
 }
 
+fn disk_reserve(config: &Config) -> u64 {
+    config.disk.reserve_mb.unwrap_or(RESERVE_MB).saturating_mul(1 << 20)
+}
+
 fn keep(config: &Config) -> Keep {
-    let reserve = config.disk.reserve_mb.unwrap_or(RESERVE_MB).saturating_mul(1 << 20);
-    Keep { reserve, slugs: config.disk.keep_slugs.unwrap_or(10).max(1) }
+    Keep {
+        reserve: disk_reserve(config),
+        slugs: config.disk.keep_slugs.unwrap_or(10).max(1),
+        caches: config.disk.caches_mb.unwrap_or(CACHES_MB).saturating_mul(1 << 20),
+    }
 }
 
 /// Drains reach of this machine what dynos do.

@@ -232,6 +232,16 @@ impl Reconciler {
                 }
                 return;
             }
+            What::LessDisk { bytes, wanted } => {
+                if dyno.labels.purpose != Purpose::Build {
+                    self.log(app, wording::of_dyno(&name, wording::less_disk(bytes, wanted)));
+                }
+                return;
+            }
+            What::DiskFull { bytes } => {
+                self.log(app, wording::of_dyno(&name, wording::disk_full(bytes)));
+                return;
+            }
             What::OverQuota { bytes, quota } => {
                 if dyno.labels.purpose != Purpose::Build {
                     self.log(app, wording::of_dyno(&name, wording::memory(bytes, quota)));

@@ -50,6 +50,18 @@ pub(super) fn memory(bytes: u64, quota: u64) -> String {
     format!("Process running mem={}M({}.{}%)", bytes / MIB, share / 10, share % 10)
 }
 
+pub(super) fn less_disk(bytes: u64, wanted: u64) -> String {
+    let (bytes, wanted) = (bytes >> 20, wanted >> 20);
+    format!("It may write {bytes} MB instead of {wanted} MB, because the disk of the box has no room for more")
+}
+
+pub(super) fn disk_full(bytes: u64) -> String {
+    let megabytes = bytes >> 20;
+    format!(
+        "Stopping process with SIGKILL: the disk of the box is nearly full, and of all dynos this one has written most, {megabytes} MB"
+    )
+}
+
 pub(super) const R10: &str =
     "Error R10 (Boot timeout) -> Web process failed to bind to $PORT within 60 seconds of launch";
 pub(super) const R12: &str =

@@ -62,7 +62,7 @@ impl Server {
             domain: "localhost".into(),
             router_port: 8080,
             stack: StackName::Host,
-            keep: hokku::control::disk::Keep { reserve: 0, slugs: 10 },
+            keep: hokku::control::disk::Keep { reserve: 0, slugs: 10, caches: u64::MAX },
             source_limit: 100_000,
         };
         let hub = Hub::open(root.path().join("logs"), HubLimits::default()).unwrap();

@@ -135,3 +135,50 @@ fn room_is_made_of_what_nobody_goes_back_to() {
     let table = hokku.ok(&["disk"]);
     assert!(table.contains("are free") && table.contains("room"), "{table}");
 }
+
+#[test]
+fn what_dynos_write_does_not_fill_a_small_disk() {
+    on_a_disk_of(1200 << 20, |hokku| {
+        let repository = hokku.serving("small");
+        let log = |wanted: &str| hokku.wait_for_log("small", wanted);
+        // A dyno may write a gigabyte, but not here.
+        log("It may write 512 MB instead of 1024 MB, because the disk of the box has no room for more");
+        if !hokku.server_log().contains("kept in memory") {
+            let writes = "df -BM --output=size /tmp | tail -n 1; dd if=/dev/urandom of=/tmp/file bs=1M count=150 oflag=direct; echo $((100 + 50)) MB written; sleep 1000";
+            hokku.ok(&["run:detached", "-a", "small", "--", writes]);
+            log(": 150 MB written");
+            // Others fill the disk; half of the reserve goes.
+            fill(hokku, 100);
+            let line = log("the disk of the box is nearly full, and of all dynos this one has written most, 1");
+            assert!(line.contains("heroku[run."), "{line}");
+            wait_for("its room", || (free_mb(hokku.root()) > 200).then_some(()));
+        }
+        assert_eq!(hokku.get("small", "/env/DYNO").body, "web.1");
+        make_room(hokku);
+        drop(repository);
+    });
+}
+
+#[test]
+fn caches_go_before_slugs_and_the_longest_unused_first() {
+    on_a_disk_of(1600 << 20, |hokku| {
+        let repository = hokku.app("cached", "echo");
+        let compile = "head -c 40M /dev/urandom >\"$2/file\"";
+        with_compile(&repository, compile);
+        hokku.push(&repository).expect_success();
+        let caches = || fs::read_dir(hokku.root().join("cache")).unwrap().count();
+        let slugs = fs::read_dir(hokku.root().join("slugs")).unwrap().count();
+        hokku.ok(&["disk:collect"]);
+        assert_eq!(caches(), 1, "there is room");
+        let shown = hokku.ok(&["disk"]);
+        assert!(shown.contains("; the longest unused go, also when there is little room"), "{shown}");
+        // Below twice the reserve.
+        fill(hokku, 400);
+        let said = hokku.cli(&["disk:collect"]);
+        assert!(crate::hokku::text(&said.stderr).contains("1 cache"), "{said:?}");
+        assert_eq!((caches(), fs::read_dir(hokku.root().join("slugs")).unwrap().count()), (0, slugs));
+        make_room(hokku);
+        hokku.push(repository.write("again", "x").commit("again")).expect_success();
+        assert_eq!(caches(), 1, "the next build has one again");
+    });
+}

@@ -1,54 +1,98 @@
-//! Whether there is memory for second copies of dynos that run.
+//! The disk that writable layers are on: what a new one may have, and what is done when all together have too much.
+//!
+//! Layers take only the room that is used, and are not reserved: most dynos write next to nothing. So that they don't take
+//! what the rest of the box needs, a new one gets no more than there is above the reserve, and when half of the reserve is
+//! gone all the same, the dyno that has written most is ended: it goes on with an empty layer.
 #![forbid(unsafe_code)]
 
-use super::{Dynos, Shared};
-use crate::domain::dyno::DynoId;
-use crate::dyno::{shape, spec};
+use super::{Shared, record};
+use crate::domain::dyno::{DynoId, Purpose};
+use crate::dyno::protocol::Order;
+use crate::dyno::{What, shape, spec};
 use crate::sys::cgroup::Group;
-use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Less than what is needed, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shortage {
-    pub needed: u64,
-    pub left: u64,
-}
+/// Less makes no useful layer.
+const SMALLEST: u64 = 16 << 20;
+/// How often it is looked how much is free.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A dyno that was ended gives back its room in that time.
+const AFTER_AN_END: Duration = Duration::from_secs(5);
 
-/// What the box keeps for itself when a second copy is to fit.
-const RESERVE: u64 = 64 << 20;
-
-/// What a dyno is taken to use at least, as one that has just begun uses little.
-const LEAST: u64 = 32 << 20;
-
-impl Dynos {
-    /// Whether there is memory for another of each of these dynos: as much as each uses now, and a quarter more. One that
-    /// can't be measured may use its whole quota.
-    ///
-    /// # Errors
-    /// How much there is less than is needed.
-    pub fn room_beside(&self, dynos: &[DynoId]) -> Result<(), Shortage> {
-        let needed = dynos.iter().map(|id| copy_of(&self.shared, *id)).fold(0, u64::saturating_add);
-        // Where it can't be told, as little is known as on a box with enough.
-        let Some(available) = available() else { return Ok(()) };
-        let left = available.saturating_sub(RESERVE);
-        if needed > left { Err(Shortage { needed, left }) } else { Ok(()) }
+impl Shared {
+    /// Bytes that a new layer may have of `wanted`: halved until there is room for all of them above the reserve, so that
+    /// there are few sizes.
+    pub(super) fn fitted(&self, wanted: u64) -> u64 {
+        fit(wanted, free(&self.instance.root).map_or(u64::MAX, |free| free.saturating_sub(self.settings.disk_reserve)))
     }
 }
 
-/// What another dyno of the same code is expected to use.
-fn copy_of(shared: &Shared, id: DynoId) -> u64 {
-    let config = spec::Config::read(&shared.instance.dyno_dir(id)).ok();
-    let Some(config) = config else { return LEAST };
-    let quota = spec::memory_quota(&config.spec).unwrap_or(u64::MAX);
-    let group = shape::group(&config.spec).ok().zip(shared.hierarchy.as_ref());
-    let group = group.map(|((parent, name), hierarchy)| Group::open(hierarchy, &parent, &name));
-    let used = group.and_then(|group| group.stats().ok()).map(|stats| stats.memory_bytes);
-    used.map_or(quota, |used| used.saturating_add(used / 4).max(LEAST))
+fn fit(wanted: u64, room: u64) -> u64 {
+    let mut fitted = wanted;
+    while fitted > room && fitted / 2 >= SMALLEST {
+        fitted /= 2;
+    }
+    fitted
 }
 
-/// Bytes that can be had without swapping; see proc(5).
-fn available() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+/// Ends what has written most, for as long as the engine works and there is less than half of the reserve.
+pub(super) async fn keep_free(shared: Arc<Shared>) {
+    let least = shared.settings.disk_reserve / 2;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if !free(&shared.instance.root).is_ok_and(|free| free < least) {
+            continue;
+        }
+        let looking = shared.clone();
+        let found = tokio::task::spawn_blocking(move || largest(&looking)).await;
+        let Ok(Some((id, bytes))) = found else { continue };
+        tracing::warn!(dyno = %id, "the disk is nearly full: ending the dyno that has written most, {} MB", bytes >> 20);
+        shared.tell(id, What::DiskFull { bytes });
+        shared.order(id, Order::Kill);
+        tokio::time::sleep(AFTER_AN_END).await;
+    }
+}
+
+/// The dyno with the most on the disk, and how many bytes that are. Builds are watched by who runs them.
+fn largest(shared: &Shared) -> Option<(DynoId, u64)> {
+    let all = record::all(&shared.instance.run).ok()?.into_iter();
+    let written = all.filter_map(|(id, dir)| Some((id, written(shared, &dir)?)));
+    written.filter(|(_, bytes)| *bytes >= SMALLEST).max_by_key(|(_, bytes)| *bytes)
+}
+
+/// Bytes that a live dyno has written; `None` when it writes into memory.
+fn written(shared: &Shared, dir: &Path) -> Option<u64> {
+    let purpose = record::labels(dir).ok()?.purpose;
+    let config = spec::Config::read(dir).ok()?;
+    let bounds = shape::bounds(&config.spec).ok()?;
+    let (parent, name) = shape::group(&config.spec).ok()?;
+    let group = Group::open(shared.hierarchy.as_ref()?, &parent, &name);
+    let process = group.procs().ok()?.first().copied()?;
+    // As the dyno sees it: of its layer.
+    let layer = rustix::fs::statvfs(format!("/proc/{process}/root")).ok()?;
+    let size = layer.f_blocks * layer.f_frsize;
+    let in_memory = size == bounds.memory && bounds.memory < bounds.bytes;
+    (purpose != Purpose::Build && !in_memory).then_some((layer.f_blocks - layer.f_bfree) * layer.f_frsize)
+}
+
+/// Bytes free for use on the file system of `place`.
+fn free(place: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(place)?;
+    Ok(stat.f_bavail * stat.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_gets_what_there_is_room_for() {
+        const MIB: u64 = 1 << 20;
+        let fitted = |room: u64| fit(1024 * MIB, room * MIB) / MIB;
+        assert_eq!([5000, 1024, 1023, 300, 40, 15, 0].map(fitted), [1024, 1024, 512, 256, 32, 16, 16]);
+        assert_eq!(fit(20 * MIB, 0), 20 * MIB);
+    }
 }

@@ -80,7 +80,12 @@ async fn begin(
     waiting: Option<UnixStream>,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> Result<(Watched, Option<What>), StepError> {
-    let Launch { id, labels, body, ready, io } = launch;
+    let Launch { id, labels, mut body, ready, io } = launch;
+    let wanted = body.limits.disk;
+    body.limits.disk = shared.fitted(wanted);
+    if body.limits.disk < wanted {
+        shared.tell(id, What::LessDisk { bytes: body.limits.disk, wanted });
+    }
     let dir = shared.instance.dyno_dir(id);
     let resolvers = network::resolvers(&shared.instance);
     let place = spec::Place { instance: &shared.instance, slot, resolvers: &resolvers };
