@@ -18,9 +18,9 @@ const MIB: u64 = 1024 * 1024;
 /// A slug, its tree and a build at once.
 const DISK_NEEDED: u64 = 1024 * MIB;
 const DISK_COMFORTABLE: u64 = 5 * 1024 * MIB;
-/// One dyno of the smallest size beside the system.
-const MEMORY_NEEDED: u64 = 512 * MIB;
-const MEMORY_COMFORTABLE: u64 = 1024 * MIB;
+/// A build, or a small app, beside the system. What a size may use is a bound, not what it takes.
+const MEMORY_NEEDED: u64 = BUILD_NEEDS;
+const MEMORY_COMFORTABLE: u64 = 512 * MIB;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What namespaces, mounts, groups and networks take.
@@ -139,7 +139,7 @@ fn judge_memory(meminfo: &str) -> Check {
         return Check::warning(name, "cannot be told", "/proc/meminfo must be readable");
     };
     let found = format!("{} of {} available", amount(available), amount(total));
-    let advice = "a dyno of the smallest size may use 512 MiB: add memory, or stop something";
+    let advice = "builds need 192 MiB, and a dyno of the smallest size may use 512: add memory, or stop something";
     match available {
         0..MEMORY_NEEDED => Check::missing(name, found, advice),
         MEMORY_NEEDED..MEMORY_COMFORTABLE => Check::warning(name, found, advice),
@@ -211,7 +211,7 @@ mod tests {
             judge_memory(&format!("MemTotal:        4194304 kB\nMemFree: 1 kB\nMemAvailable:   {available} kB\n"))
         };
         assert_eq!(with(2 * 1024 * 1024), Check::ok("memory", "2.0 GiB of 4.0 GiB available"));
-        assert_eq!(with(900 * 1024).status, Status::Warning);
+        assert_eq!(with(400 * 1024).status, Status::Warning);
         assert_eq!(with(100 * 1024).found, "100 MiB of 4.0 GiB available");
         assert_eq!(with(100 * 1024).status, Status::Missing);
         assert_eq!(judge_memory("").status, Status::Warning);

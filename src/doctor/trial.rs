@@ -23,10 +23,10 @@ use uuid::Uuid;
 const NAME: &str = "trial launch";
 /// What the trial's own instance is called, before the number of its process.
 const INSTANCE: &str = "doctor-";
-/// What takes longer than this hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What takes longer than this hangs, also on a machine that is emulated and has others beside it.
+const PATIENCE: Duration = Duration::from_secs(40);
 /// What `true` and its like may take.
-const TIME_LIMIT: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// What went wrong, and what to do about it.
 #[derive(Debug, thiserror::Error)]
