@@ -13,8 +13,8 @@ mod probe;
 mod room;
 mod task;
 
-pub use destroy::destroy;
 pub use copies::Shortage;
+pub use destroy::destroy;
 
 use super::firewall::{self, Firewall};
 use super::protocol::{self, Hello, INSIDE, Order, VERSION};

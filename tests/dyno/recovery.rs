@@ -48,7 +48,7 @@ fn launchers(stage: &Stage) -> Vec<i32> {
 /// The log rings of the shims that wait, or have waited.
 fn rings(stage: &Stage) -> usize {
     let names = fs::read_dir(&stage.instance.run).unwrap().map(|entry| entry.unwrap().file_name());
-    names.filter(|name| name.to_str().unwrap().ends_with(".ring")).count()
+    names.filter(|name| std::path::Path::new(name).extension().is_some_and(|ending| ending == "ring")).count()
 }
 
 /// `hokku down` may come between a server's start of a launcher and what that does first.
@@ -161,7 +161,9 @@ async fn a_waiting_shim_that_is_stopped_holds_nobody_up() {
     assert_eq!(stage.shell("true").await.exit.code, 0);
     eventually("two are made ahead", || waiting(&stage).len() == 2).await;
     let stopped = waiting(&stage);
-    stopped.iter().for_each(|shim| send(*shim, Signal::STOP));
+    for shim in &stopped {
+        send(*shim, Signal::STOP);
+    }
     stage.stop_engine().await;
     stage.start_engine().await;
     assert_eq!(stage.shell("exit 4").await.exit.code, 4);
