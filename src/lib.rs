@@ -23,6 +23,7 @@ pub mod stack;
 pub mod build;
 pub mod doctor;
 // 4
+pub mod backup;
 pub mod supervisor;
 // 5
 pub mod control;

@@ -4,6 +4,7 @@
 //! tokio is started, as most of them are forked often or must stay small and single-threaded.
 #![forbid(unsafe_code)]
 
+use hokku::backup::{self, BackupOptions, RestoreOptions};
 use hokku::cli::{self, Invocation};
 use hokku::dyno::launcher;
 use hokku::git;
@@ -48,6 +49,19 @@ fn command_line(args: Vec<OsString>) -> ExitCode {
             domain: options.domain,
         })),
         Invocation::Uninstall(at, options) => ended(install::uninstall(&cli::root(&at), options.purge)),
+        Invocation::Backup(at, options) => ended(backup::backup(&BackupOptions {
+            root: cli::root(&at),
+            file: options.file,
+            with_key: !options.without_key,
+            with_stacks: options.with_stacks,
+            force: options.force,
+        })),
+        Invocation::Restore(at, options) => ended(backup::restore(&RestoreOptions {
+            root: cli::root(&at),
+            file: options.file,
+            key: options.key,
+            check: options.check,
+        })),
         Invocation::Client(client) => ExitCode::from(cli::run(*client)),
         Invocation::Ended(status) => ExitCode::from(status),
     }

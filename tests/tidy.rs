@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each top-level module with its layer; a module imports only modules of lower layers.
-const LAYERS: [(&str, u8); 23] = [
+const LAYERS: [(&str, u8); 24] = [
     ("domain", 0),
     ("sys", 0),
     ("logs", 1),
@@ -22,6 +22,7 @@ const LAYERS: [(&str, u8); 23] = [
     ("build", 3),
     ("doctor", 3),
     ("addons", 3),
+    ("backup", 4),
     ("install", 4),
     ("supervisor", 4),
     ("control", 5),

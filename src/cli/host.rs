@@ -99,6 +99,54 @@ pub struct Uninstall {
     pub purge: bool,
 }
 
+/// Write the whole box to a file, while it runs
+///
+/// With it the box can be made anew, here or elsewhere, by restore: apps, releases, config vars, slugs, repositories, last
+/// sources, accounts, certificates, the key and hokku.toml. Not in it are logs, output of builds, caches, what apps have
+/// written, runtimes, and the layers of debian-13 unless --with-stacks is given. Apps and deploys go on meanwhile. Needs root.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Whoever reads a backup reads every config var: the key is in it, unless --without-key is given.
+
+Examples:
+  # hokku backup /mnt/hokku.backup
+  # hokku backup - --without-key | ssh elsewhere 'cat > hokku.backup'"
+)]
+pub struct Backup {
+    /// Where to write it, readable for root only; - is stdout
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Leave the key out, to be kept elsewhere: ROOT/key
+    #[arg(long)]
+    pub without_key: bool,
+    /// Put the layers of debian-13 in as well
+    #[arg(long)]
+    pub with_stacks: bool,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Make a box of a backup
+///
+/// In an empty root directory, that is new or where there is nothing yet. A backup that is damaged, incomplete or of a newer
+/// hokku changes nothing. Needs root.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  # hokku restore /mnt/hokku.backup && ./hokku install
+  # hokku restore /mnt/hokku.backup --check")]
+pub struct Restore {
+    /// The backup; - is stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The key, when it is not in the backup
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Only see whether the backup is whole and has its key; nothing is restored
+    #[arg(long)]
+    pub check: bool,
+}
+
 /// The root directory by flag, environment or default.
 pub fn root(server: &ServerArgs) -> PathBuf {
     let root = server.root.clone().or_else(|| variable("HOKKU_ROOT").map(PathBuf::from));

@@ -45,7 +45,7 @@ mod users;
 mod when;
 
 pub use context::ServerArgs;
-pub use host::{Down, Install, Server, Uninstall, root};
+pub use host::{Backup, Down, Install, Restore, Server, Uninstall, root};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -70,6 +70,8 @@ enum Command {
     Down(Down),
     Install(Install),
     Uninstall(Uninstall),
+    Backup(Backup),
+    Restore(Restore),
     Doctor(host::Doctor),
     Disk(disk::Show),
     #[command(name = "disk:collect")]
@@ -351,6 +353,8 @@ pub enum Invocation {
     Down(ServerArgs, Down),
     Install(ServerArgs, Install),
     Uninstall(ServerArgs, Uninstall),
+    Backup(ServerArgs, Backup),
+    Restore(ServerArgs, Restore),
     /// A command of the client, for [`run`].
     Client(Box<Client>),
     /// Everything has been said; end with this status.
@@ -378,6 +382,8 @@ pub fn parse(args: Vec<OsString>) -> Invocation {
         Ok(Cli { server, command: Some(Command::Down(options)) }) => Invocation::Down(server, options),
         Ok(Cli { server, command: Some(Command::Install(options)) }) => Invocation::Install(server, options),
         Ok(Cli { server, command: Some(Command::Uninstall(options)) }) => Invocation::Uninstall(server, options),
+        Ok(Cli { server, command: Some(Command::Backup(options)) }) => Invocation::Backup(server, options),
+        Ok(Cli { server, command: Some(Command::Restore(options)) }) => Invocation::Restore(server, options),
         Ok(Cli { server, command: Some(command) }) => Invocation::Client(Box::new(Client { server, command })),
         Ok(Cli { command: None, .. }) => Invocation::Ended(ended(out, print_help(out))),
         Err(error) => Invocation::Ended(ended(out, explain(out, &error))),
@@ -591,6 +597,8 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<u8, Failure> {
         | Command::Down(_)
         | Command::Install(_)
         | Command::Uninstall(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
         | Command::Doctor(_)
         | Command::Completions(_)
         | Command::Man(_)

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The commands by topic, in the order a beginner meets them. A test sees to it that each is here once.
 pub(super) const TOPICS: [(&str, &[&str]); 23] = [
-    ("Server", &["server", "install", "uninstall", "down", "doctor", "disk", "disk:collect"]),
+    ("Server", &["server", "install", "uninstall", "down", "backup", "restore", "doctor", "disk", "disk:collect"]),
     ("Apps", &["apps", "apps:create", "apps:info", "apps:rename", "apps:destroy"]),
     (
         "Access",

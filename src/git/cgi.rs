@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -97,14 +97,19 @@ fn service(request: &Request) -> Option<&'static str> {
 /// The app's repository, an empty directory at first; [`super::backend`] makes it one.
 fn repository(git: &Git, app: &App) -> io::Result<PathBuf> {
     let instance = &git.control.place.instance;
-    let dir = instance.root.join("repos").join(format!("{}.git", app.id));
+    let (dir, helper) = (instance.root.join("repos").join(format!("{}.git", app.id)), instance.helper_uid());
     if !dir.exists() {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(dir.parent().unwrap_or(Path::new("/")))?;
         fs::DirBuilder::new().mode(0o700).create(&dir).or_else(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Ok(()),
             _ => Err(error),
         })?;
-        chown(&dir, Some(instance.helper_uid()), Some(instance.helper_uid()))?;
+        chown(&dir, Some(helper), Some(helper))?;
+    } else if fs::metadata(&dir)?.uid() != helper {
+        // Of a backup, or from when this instance had another number. The directory itself comes last and says that it is done.
+        for entry in walkdir::WalkDir::new(&dir).contents_first(true) {
+            lchown(entry?.path(), Some(helper), Some(helper))?;
+        }
     }
     Ok(dir)
 }

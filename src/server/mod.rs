@@ -4,6 +4,7 @@
 mod config;
 
 use crate::api;
+use crate::backup;
 use crate::control::disk::Keep;
 use crate::control::{self, Control, Place};
 use crate::doctor;
@@ -88,7 +89,23 @@ pub fn run(options: ServerOptions) -> anyhow::Result<()> {
     if let Err(error) = open_files::allow_many() {
         tracing::warn!(%error, "can't raise the limit of open files");
     }
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(serve(options))
+    let root = options.root.clone();
+    backup::require_restored(&root)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(serve(options)).map_err(|error| advise(error, &root))
+}
+
+/// Puts what is to be done before what the system says of the disk.
+fn advise(error: anyhow::Error, root: &Path) -> anyhow::Error {
+    let kind = error.chain().find_map(|cause| Some(cause.downcast_ref::<std::io::Error>()?.kind()));
+    let what = match kind {
+        Some(std::io::ErrorKind::ReadOnlyFilesystem) => {
+            "can't be written to: its disk is read-only; see in dmesg why, then have it mounted for writing again"
+        }
+        Some(std::io::ErrorKind::StorageFull) => "can't be written to: its disk is full; make room and start again",
+        _ => return error,
+    };
+    error.context(format!("{} {what}", root.display()))
 }
 
 async fn serve(options: ServerOptions) -> anyhow::Result<()> {

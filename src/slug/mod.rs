@@ -144,7 +144,13 @@ impl SlugStore {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
             sweep(dir)?;
         }
-        Ok(Self { slugs, trees, program: "/proc/self/exe".into(), making: Arc::default() })
+        Ok(Self::look(root))
+    }
+
+    /// The store as it is, which may be a running server's: nothing is made or removed.
+    pub fn look(root: &Path) -> Self {
+        let (slugs, trees) = (root.join("slugs"), root.join("trees"));
+        Self { slugs, trees, program: "/proc/self/exe".into(), making: Arc::default() }
     }
 
     /// The same store, with another executable in the role `unpack` than this process's own.

@@ -102,8 +102,21 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> LayersError {
 }
 
 impl Debian {
+    /// What there is, which may be a running server's: nothing is removed or made.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn look(root: &Path) -> Result<Self, LayersError> {
+        let dir = root.join("stacks").join("debian-13");
+        let generation = read_current(&dir)?;
+        Ok(Self::with(dir, SlugStore::look(root), Origin::default(), generation))
+    }
+
     /// Finds what there is, and removes what a stopped server has left half-made.
-    pub(super) fn open(root: &Path, slugs: SlugStore, origin: Origin) -> Result<Self, LayersError> {
+    ///
+    /// # Errors
+    /// When it can't be read or removed.
+    pub fn open(root: &Path, slugs: SlugStore, origin: Origin) -> Result<Self, LayersError> {
         let dir = root.join("stacks").join("debian-13");
         fs::create_dir_all(&dir).map_err(at(&dir))?;
         for entry in fs::read_dir(&dir).map_err(at(&dir))? {
@@ -113,15 +126,12 @@ impl Debian {
             }
         }
         let generation = read_current(&dir)?;
-        let inner = Inner {
-            dir,
-            slugs,
-            origin,
-            generation: Mutex::new(generation),
-            busy: Arc::default(),
-            leases: Mutex::default(),
-        };
-        Ok(Self(Arc::new(inner)))
+        Ok(Self::with(dir, slugs, origin, generation))
+    }
+
+    fn with(dir: PathBuf, slugs: SlugStore, origin: Origin, generation: Generation) -> Self {
+        let (generation, busy, leases) = (Mutex::new(generation), Arc::default(), Mutex::default());
+        Self(Arc::new(Inner { dir, slugs, origin, generation, busy, leases }))
     }
 
     pub fn current(&self) -> Generation {

@@ -15,10 +15,17 @@ pub enum StoreError {
     #[error("the disk that holds the database {} is full: nothing was changed; make room and try again", path.display())]
     Full { path: PathBuf },
     #[error(
-        "the database {} was written by a newer hokku (schema {found}, this one knows up to {known}): use that version",
-        path.display()
+        "the database {} was written by a newer hokku (schema {found}, this one knows up to {known}): use that version{}",
+        path.display(),
+        way_back(kept.as_deref())
     )]
-    Newer { path: PathBuf, found: u32, known: u32 },
+    Newer {
+        path: PathBuf,
+        found: u32,
+        known: u32,
+        /// The copy of before the upgrade, where there is one.
+        kept: Option<PathBuf>,
+    },
     #[error(
         "the key {} is missing, without it the config vars in {} can't be read: put it back from a backup",
         key.display(),
@@ -69,6 +76,11 @@ impl StoreError {
             _ => Self::Sqlite(error),
         }
     }
+}
+
+fn way_back(kept: Option<&Path>) -> String {
+    kept.map(|kept| format!(", or put {} in its place, which is of before the upgrade", kept.display()))
+        .unwrap_or_default()
 }
 
 /// Whether there is no room for a page of a file at `path`.

@@ -20,6 +20,7 @@ pub mod buildpacks;
 pub mod builds;
 pub mod collaborators;
 mod column;
+pub mod copy;
 pub mod domains;
 pub mod drains;
 pub mod egress;

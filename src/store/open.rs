@@ -1,6 +1,7 @@
 //! Opening the database: the key, the file, its health, its schema.
 #![forbid(unsafe_code)]
 
+use super::copy::{self, Key};
 use super::seal::{KEY_BYTES, Seal};
 use super::{FILE, KEY_FILE, StoreError, Tx, accounts};
 use rusqlite::config::DbConfig;
@@ -35,23 +36,16 @@ const KEY_CHECK: &[u8] = b"hokku key check";
 pub(super) fn key(root: &Path) -> Result<Seal, StoreError> {
     let (path, database) = (root.join(KEY_FILE), root.join(FILE));
     let io = |source| StoreError::Io { path: path.clone(), source };
-    match fs::read(&path) {
-        Ok(bytes) => {
-            let length = bytes.len();
-            let key = bytes.try_into().map_err(|_| StoreError::KeyLength { path: path.clone(), length })?;
-            Ok(Seal::new(&key))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if database.exists() {
-                return Err(StoreError::KeyMissing { key: path, database });
-            }
-            let mut key = [0; KEY_BYTES];
-            getrandom::fill(&mut key).map_err(StoreError::Random)?;
-            write_key(root, &path, &key).map_err(io)?;
-            Ok(Seal::new(&key))
-        }
-        Err(error) => Err(io(error)),
+    if let Some(key) = Key::read(&path)? {
+        return Ok(key.sealer());
     }
+    if database.exists() {
+        return Err(StoreError::KeyMissing { key: path, database });
+    }
+    let mut key = [0; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(StoreError::Random)?;
+    write_key(root, &path, &key).map_err(io)?;
+    Ok(Seal::new(&key))
 }
 
 /// On disk, whole, before anything is sealed with it.
@@ -78,6 +72,10 @@ pub(super) fn writer(path: &Path, seal: &Seal) -> Result<Connection, StoreError>
     };
     let mut connection = open().map_err(|error| StoreError::of(error, path.into()))?;
     check_health(&connection, path)?;
+    // A database that was just made has nothing to go back to.
+    if (1..known()).contains(&version(&connection, path)?) {
+        copy::keep(&connection, path)?;
+    }
     migrate(&mut connection, path, &MIGRATIONS)?;
     settle_in(&mut connection, path, seal)?;
     Ok(connection)
@@ -92,7 +90,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
     open().map_err(|error| StoreError::of(error, path.into()))
 }
 
-fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
+pub(super) fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(10))?;
@@ -102,24 +100,46 @@ fn connect(path: &Path) -> Result<Connection, rusqlite::Error> {
 }
 
 /// SQLite gives its journal and shared memory the mode of the database, so this one call settles all three.
-fn private_file(path: &Path) -> io::Result<()> {
+pub(super) fn private_file(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
-fn check_health(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+pub(super) fn check_health(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let verdict: String = connection
         .query_row("PRAGMA quick_check(1)", (), |row| row.get(0))
         .map_err(|error| StoreError::of(error, path.into()))?;
     if verdict == "ok" { Ok(()) } else { Err(StoreError::Damaged { path: path.into(), detail: verdict }) }
 }
 
+/// How many migrations this hokku knows.
+pub(super) fn known() -> u32 {
+    count(&MIGRATIONS)
+}
+
+fn count(migrations: &[&str]) -> u32 {
+    u32::try_from(migrations.len()).expect("there are few migrations")
+}
+
+/// How many migrations the database has had.
+pub(super) fn version(connection: &Connection, path: &Path) -> Result<u32, StoreError> {
+    version_up_to(known(), connection, path)
+}
+
+fn version_up_to(known: u32, connection: &Connection, path: &Path) -> Result<u32, StoreError> {
+    let found: u32 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|error| StoreError::of(error, path.into()))?;
+    if found > known {
+        let kept = Some(copy::kept(path)).filter(|kept| kept.exists());
+        return Err(StoreError::Newer { path: path.into(), found, known, kept });
+    }
+    Ok(found)
+}
+
 /// Applies what the database has not had yet, all or nothing.
 pub(super) fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
-    let known = u32::try_from(migrations.len()).expect("there are few migrations");
-    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found > known {
-        return Err(StoreError::Newer { path: path.into(), found, known });
-    }
+    let known = count(migrations);
+    let found = version_up_to(known, connection, path)?;
     let run = |connection: &mut Connection| -> Result<(), rusqlite::Error> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for migration in migrations.iter().skip(found as usize) {
@@ -140,9 +160,16 @@ fn settle_in(connection: &mut Connection, path: &Path, seal: &Seal) -> Result<()
         None => {
             tx.execute("INSERT INTO key_check (sealed) VALUES (?1)", [seal.seal(KEY_CHECK, KEY_CHECK)?])?;
         }
-        Some(sealed) if seal.open(&sealed, KEY_CHECK).as_deref() == Some(KEY_CHECK) => {}
-        Some(_) => return Err(StoreError::KeyWrong { path: path.into() }),
+        Some(sealed) => check_key(&sealed, seal, path)?,
     }
     accounts::ensure_admin(&tx)?;
     transaction.commit().map_err(|error| StoreError::of(error, path.into()))
+}
+
+/// Whether the database's proof of its key is one of this key.
+pub(super) fn check_key(sealed: &[u8], seal: &Seal, path: &Path) -> Result<(), StoreError> {
+    if seal.open(sealed, KEY_CHECK).as_deref() == Some(KEY_CHECK) {
+        return Ok(());
+    }
+    Err(StoreError::KeyWrong { path: path.into() })
 }

@@ -426,6 +426,74 @@ fn an_older_database_is_upgraded_and_a_failing_upgrade_changes_nothing() {
     assert_eq!((version(&connection), tables(&connection)), (4, 2));
 }
 
+/// A database as the first hokku left it.
+fn of_the_first_schema(path: &std::path::Path) -> rusqlite::Connection {
+    let mut connection = rusqlite::Connection::open(path).unwrap();
+    open::migrate(&mut connection, path, &[include_str!("migrations/0001.sql")]).unwrap();
+    connection.execute_batch(FIXTURE_1).unwrap();
+    connection
+}
+
+#[test]
+fn an_upgrade_keeps_one_copy_of_the_database_that_leads_back() {
+    let root = root();
+    let (path, kept) = (root.path().join(FILE), root.path().join(copy::BEFORE_UPGRADE));
+    drop(Store::open(root.path()).unwrap());
+    drop(Store::open(root.path()).unwrap());
+    assert!(!kept.exists(), "nothing was upgraded");
+    fs::remove_file(&path).unwrap();
+    drop(of_the_first_schema(&path));
+    fs::write(&kept, "of the upgrade before").unwrap();
+    drop(Store::open(root.path()).unwrap());
+    let look = |path: &std::path::Path| {
+        let connection = rusqlite::Connection::open(path).unwrap();
+        let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        let apps: u32 = connection.query_row("SELECT count(*) FROM apps", (), |row| row.get(0)).unwrap();
+        (version, apps)
+    };
+    assert_eq!((look(&kept), look(&path)), ((1, 1), (copy::schema(), 1)));
+    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    // A newer hokku's database says where the way back is.
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 999).unwrap();
+    drop(connection);
+    let error = Store::open(root.path()).unwrap_err().to_string();
+    let way = format!(": use that version, or put {} in its place, which is of before the upgrade", kept.display());
+    assert!(error.ends_with(&way), "{error}");
+}
+
+#[test]
+fn an_upgrade_that_a_power_cut_ended_is_begun_again() {
+    let (root, after) = (root(), root_of_a_new_box());
+    let path = root.path().join(FILE);
+    let mut connection = of_the_first_schema(&path);
+    connection.pragma_update(None, "journal_mode", "wal").unwrap();
+    // So that some of it is on the disk before it is committed.
+    connection.pragma_update(None, "cache_size", 1).unwrap();
+    let transaction = connection.transaction().unwrap();
+    transaction.execute_batch(include_str!("migrations/0002.sql")).unwrap();
+    transaction.execute_batch("CREATE TABLE half (x); INSERT INTO half VALUES (randomblob(1000000))").unwrap();
+    for file in [FILE, "db.sqlite-wal"] {
+        fs::copy(root.path().join(file), after.path().join(file)).unwrap();
+    }
+    assert!(fs::metadata(after.path().join("db.sqlite-wal")).unwrap().len() > 500_000);
+    drop(transaction);
+    let store = Store::open(after.path()).unwrap();
+    assert_eq!(read(&store, |tx| Ok(apps::list(tx)?.len())), 1);
+    let connection = rusqlite::Connection::open(after.path().join(FILE)).unwrap();
+    let half: u32 =
+        connection.query_row("SELECT count(*) FROM sqlite_master WHERE name = 'half'", (), |row| row.get(0)).unwrap();
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!((half, version), (0, copy::schema()));
+}
+
+/// With a key, and a database to be put there.
+fn root_of_a_new_box() -> TempDir {
+    let root = root();
+    fs::write(root.path().join(KEY_FILE), [3; 32]).unwrap();
+    root
+}
+
 /// Runs the ignored test `name` of this very file in a process of its own, with ROOT in its environment.
 fn child(name: &str, root: &std::path::Path, before: &[&str]) -> Command {
     let test = std::env::current_exe().unwrap();

@@ -13,6 +13,18 @@ pub fn allow_many() -> io::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
+/// Raises both limits to what the kernel gives a process of root, or, where this root may not, the soft limit only.
+///
+/// # Errors
+/// That of `setrlimit(2)`; the limits are as they were.
+pub fn allow_most() -> io::Result<()> {
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|most| most.trim().parse().ok());
+    match most.map(|most| setrlimit(Resource::RLIMIT_NOFILE, most, most)) {
+        Some(Ok(())) => Ok(()),
+        _ => allow_many(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

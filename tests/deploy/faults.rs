@@ -1,6 +1,7 @@
 //! The server may die at any moment: what it started goes on.
 
-use crate::hokku::{Hokku, wait_for};
+use crate::hokku::{Hokku, text, wait_for, with_mounts_of_its_own};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -168,6 +169,89 @@ fn a_second_server_on_the_same_root_is_refused() {
     assert!(!output.status.success());
     let message = crate::hokku::text(&output.stderr);
     assert!(message.contains("already") || message.contains("in use"), "{message}");
+}
+
+/// Tries to start a server on the box, which has to fail, and says what it said.
+fn no_server(hokku: &Hokku) -> String {
+    let (api, router) = (hokku.api.to_string(), hokku.router.to_string());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hokku"));
+    command.args(["server", "--api", &api, "--router", &router, "--root"]).arg(hokku.root());
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success(), "it started");
+    text(&output.stderr).replace(hokku.root().to_str().unwrap(), "ROOT")
+}
+
+/// With another file in its place, until the test of it has ended.
+fn with_file(path: &Path, contents: Option<&[u8]>, test: impl FnOnce()) {
+    let aside = path.with_extension("aside");
+    std::fs::rename(path, &aside).unwrap();
+    if let Some(contents) = contents {
+        std::fs::write(path, contents).unwrap();
+    }
+    test();
+    std::fs::rename(&aside, path).unwrap();
+}
+
+fn with_schema(database: &Path, test: impl FnOnce()) {
+    let set = |version: u32| {
+        let connection = rusqlite::Connection::open(database).unwrap();
+        let before: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        connection.pragma_update(None, "user_version", version).unwrap();
+        before
+    };
+    let before = set(999);
+    test();
+    set(before);
+}
+
+fn with_read_only(root: &Path, test: impl FnOnce()) {
+    let none = None::<&str>;
+    mount(Some(root), root, none, MsFlags::MS_BIND, none).unwrap();
+    mount(none, root, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).unwrap();
+    test();
+    umount2(root, MntFlags::MNT_DETACH).unwrap();
+}
+
+#[test]
+fn a_server_that_can_not_start_says_why_and_apps_go_on() {
+    with_mounts_of_its_own(|| {
+        let mut hokku = Hokku::start();
+        let _repository = hokku.serving("steady");
+        let before = ids(&hokku, "steady");
+        hokku.kill_server();
+        let (database, key) = (hokku.root().join("db.sqlite"), hokku.root().join("key"));
+        // What the dead server had in the journal goes into the database.
+        drop(rusqlite::Connection::open(&database).unwrap().query_row("SELECT count(*) FROM apps", (), |_| Ok(())));
+        assert!(!hokku.root().join("db.sqlite-wal").exists());
+        let refused = |hokku: &Hokku, why: &str| {
+            let said = no_server(hokku);
+            assert!(said.contains(why), "{why}: {said}");
+            assert_eq!(hokku.get("steady", "/").status, 200, "{why}");
+        };
+        let letter = "a letter to my aunt\n".repeat(1000);
+        with_file(&database, Some(letter.as_bytes()), || {
+            refused(
+                &hokku,
+                "the database ROOT/db.sqlite is damaged (file is not a database): stop the server, move the file away",
+            );
+        });
+        with_file(&key, None, || {
+            refused(&hokku, "the key ROOT/key is missing, without it the config vars in ROOT/db.sqlite");
+        });
+        with_file(&key, Some(&[7; 32]), || {
+            refused(&hokku, "the key does not belong to the database ROOT/db.sqlite: put back");
+        });
+        with_schema(&database, || refused(&hokku, "was written by a newer hokku (schema 999, this one knows up to "));
+        with_read_only(hokku.root(), || {
+            refused(
+                &hokku,
+                "ROOT can't be written to: its disk is read-only; see in dmesg why, then have it mounted for writing",
+            );
+        });
+        hokku.start_server();
+        refused(&hokku, "a server is already running on ROOT");
+        assert_eq!(ids(&hokku, "steady"), before, "nothing was restarted");
+    });
 }
 
 #[test]

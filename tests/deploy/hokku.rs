@@ -46,9 +46,14 @@ impl Hokku {
 
     /// A server whose state is in a directory of the test's choice.
     pub(crate) fn on(root: TempDir, config: &str, env: &[(&str, &str)]) -> Self {
+        std::fs::write(root.path().join("hokku.toml"), config).unwrap();
+        Self::of(root, env)
+    }
+
+    /// A server on what is in that directory already.
+    pub(crate) fn of(root: TempDir, env: &[(&str, &str)]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        std::fs::write(root.path().join("hokku.toml"), config).unwrap();
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let nowhere: SocketAddr = ([127, 0, 0, 1], 0).into();
         let mut hokku = Self { root, name, server: None, extra: Vec::new(), env, api: nowhere, router: nowhere };

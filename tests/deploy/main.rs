@@ -10,6 +10,7 @@
     reason = "a test fails by panicking and may say what it saw"
 )]
 
+mod backup;
 mod disk;
 mod egress;
 mod faults;
