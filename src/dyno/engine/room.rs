@@ -38,16 +38,18 @@ fn fit(wanted: u64, room: u64) -> u64 {
     fitted
 }
 
-/// Ends what has written most, for as long as the engine works and there is less than half of the reserve.
+/// Ends what has written most, for as long as the engine works and there is less than half of the reserve. When others than
+/// dynos have filled the disk, ending dynos would not help, and they go on.
 pub(super) async fn keep_free(shared: Arc<Shared>) {
     let least = shared.settings.disk_reserve / 2;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        if !free(&shared.instance.root).is_ok_and(|free| free < least) {
+        let missing = free(&shared.instance.root).map_or(0, |free| least.saturating_sub(free));
+        if missing == 0 {
             continue;
         }
         let looking = shared.clone();
-        let found = tokio::task::spawn_blocking(move || largest(&looking)).await;
+        let found = tokio::task::spawn_blocking(move || largest(&looking, missing)).await;
         let Ok(Some((id, bytes))) = found else { continue };
         tracing::warn!(dyno = %id, "the disk is nearly full: ending the dyno that has written most, {} MB", bytes >> 20);
         shared.tell(id, What::DiskFull { bytes });
@@ -56,11 +58,14 @@ pub(super) async fn keep_free(shared: Arc<Shared>) {
     }
 }
 
-/// The dyno with the most on the disk, and how many bytes that are. Builds are watched by who runs them.
-fn largest(shared: &Shared) -> Option<(DynoId, u64)> {
+/// The dyno with the most on the disk, and how many bytes that are, when all dynos together have what is missing. Builds are
+/// watched by who runs them.
+fn largest(shared: &Shared, missing: u64) -> Option<(DynoId, u64)> {
     let all = record::all(&shared.instance.run).ok()?.into_iter();
     let written = all.filter_map(|(id, dir)| Some((id, written(shared, &dir)?)));
-    written.filter(|(_, bytes)| *bytes >= SMALLEST).max_by_key(|(_, bytes)| *bytes)
+    let written: Vec<_> = written.filter(|(_, bytes)| *bytes >= SMALLEST).collect();
+    let together: u64 = written.iter().map(|(_, bytes)| bytes).sum();
+    written.into_iter().max_by_key(|(_, bytes)| *bytes).filter(|_| together >= missing)
 }
 
 /// Bytes that a live dyno has written; `None` when it writes into memory.
