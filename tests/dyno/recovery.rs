@@ -213,7 +213,9 @@ async fn a_dyno_that_was_stopped_ends_when_it_is_to() {
     let mut stage = Stage::new().await;
     let id = stage.launch(stage.body(&["sh", "-c", "echo up; sleep 1000"]), Ready::Started, Io::Log);
     stage.logged("up").await;
-    stage.processes(id).into_iter().for_each(|pid| send(pid, Signal::STOP));
+    for pid in stage.processes(id) {
+        send(pid, Signal::STOP);
+    }
     assert_eq!(stage.shell("exit 2").await.exit.code, 2);
     stage.dynos().stop(id, Duration::from_millis(300));
     stage.exit(id).await;

@@ -1,6 +1,6 @@
 //! Choices that a seed decides.
 
-/// SplitMix64.
+/// The generator `SplitMix64`.
 pub(crate) struct Chance(u64);
 
 impl Chance {

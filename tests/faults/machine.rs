@@ -77,7 +77,10 @@ impl Machine {
 
     pub(crate) fn look(&self) -> Seen {
         let (processes, programs, zombies, networks) = self.processes();
-        let rings = names(&self.run).into_iter().filter(|name| name.ends_with(".ring")).count();
+        let rings = names(&self.run)
+            .into_iter()
+            .filter(|name| Path::new(name).extension().is_some_and(|it| it == "ring"))
+            .count();
         Seen {
             processes,
             programs,

@@ -83,7 +83,7 @@ fn a_dyno_that_floods_its_log_hurts_only_its_own() {
 fn on_a_full_disk_no_line_is_lost_and_what_is_refused_happens_when_there_is_room() {
     on_a_disk_of(900 << 20, |hokku| {
         let repository = counter(hokku, "tight");
-        let ballast: Vec<u8> = (0..6_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let ballast: Vec<u8> = (0..6_u32 << 20).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[1]).collect();
         fs::write(repository.path().join("ballast"), ballast).unwrap();
         repository.commit("ballast");
         hokku.push(&repository).expect_success();
@@ -143,15 +143,13 @@ fn without_processes_to_be_had_launches_and_builds_fail_in_words_and_come_back()
     fs::write(group.join("pids.max"), now.trim()).unwrap();
     hokku.ok(&["ps:scale", "web=2", "worker=2", "-a", "crowded"]);
     let log = wait_for("a launch that fails", || {
-        Some(hokku.log("crowded")).filter(|log| {
-            log.contains("Could not be started: ") || log.contains("State changed from starting to crashed")
-        })
+        Some(hokku.log("crowded")).filter(|log| log.contains("Could not be started: "))
     });
-    println!("{}", log.lines().filter(|line| line.contains("heroku[w")).collect::<Vec<_>>().join("\n"));
+    assert!(log.contains("Resource temporarily unavailable"), "{log}");
     assert_eq!(hokku.get("crowded", "/").status, 200, "what runs goes on");
     repository.write("version", "next").commit("next");
     let output = hokku.push(&repository).expect_rejection();
-    println!("{output}");
+    assert!(output.contains("could not be started"), "{output}");
     assert_eq!(hokku.get("crowded", "/").status, 200);
     fs::write(group.join("pids.max"), "max").unwrap();
     hokku.push(&repository).expect_success();
