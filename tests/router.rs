@@ -16,3 +16,5 @@ mod rig;
 mod smuggling;
 #[path = "router/tls.rs"]
 mod tls;
+#[path = "router/upgrade.rs"]
+mod upgrade;

@@ -53,6 +53,12 @@ impl Journal {
         }
     }
 
+    /// Hands over what there is.
+    pub(super) fn flush(&self) {
+        // Nobody takes lines while the process ends.
+        let _ = self.out.send(self.lines.take());
+    }
+
     /// Hands lines over for ever.
     pub(super) async fn run(&self) {
         loop {

@@ -5,7 +5,7 @@ use super::access::Access;
 use super::protocol::{FromRouter, FromServer, PROTOCOL};
 use super::table::Registry;
 use super::tls;
-use super::worker::Install;
+use super::worker::{Install, Order};
 use crate::domain::app::AppId;
 use crate::domain::dyno::DynoId;
 use crate::domain::route::RouteTable;
@@ -38,7 +38,7 @@ pub(super) struct Control {
     registry: RefCell<Registry>,
     /// The server's last.
     table: RefCell<RouteTable>,
-    workers: Vec<mpsc::UnboundedSender<Install>>,
+    workers: Vec<mpsc::UnboundedSender<Order>>,
     /// How workers take connections of TLS.
     tls: watch::Sender<Option<Arc<ServerConfig>>>,
     outbox: RefCell<Outbox>,
@@ -46,11 +46,13 @@ pub(super) struct Control {
     filled: Notify,
     /// Copies of all listening sockets, to be handed to servers.
     sockets: Vec<OwnedFd>,
+    /// To end within, and how long idle connections are kept.
+    retirement: watch::Sender<Option<(Duration, Duration)>>,
 }
 
 impl Control {
     pub(super) fn new(workers: Workers, sockets: Vec<OwnedFd>, unsent: usize) -> Rc<Self> {
-        let Workers { installs: workers, tls } = workers;
+        let Workers { orders: workers, tls } = workers;
         let outbox = RefCell::new(Outbox::new(unsent, workers.len()));
         Rc::new(Self {
             registry: RefCell::default(),
@@ -60,6 +62,7 @@ impl Control {
             outbox,
             filled: Notify::new(),
             sockets,
+            retirement: watch::Sender::new(None),
         })
     }
 
@@ -71,7 +74,7 @@ impl Control {
         for worker in &self.workers {
             let (installed, answer) = oneshot::channel();
             // A worker that is gone takes the process with it.
-            let _ = worker.send(Install { routes: Arc::clone(&routes), installed });
+            let _ = worker.send(Order::Install(Install { routes: Arc::clone(&routes), installed }));
             answers.push(answer);
         }
         for answer in answers {
@@ -80,6 +83,35 @@ impl Control {
         for hold in ended {
             self.outbox.borrow_mut().push(Access { app: hold.app, at: Timestamp::now(), line: hold.line() });
             self.filled.notify_one();
+        }
+    }
+
+    /// Resolves once a successor has taken over and all is done that this router was asked: no client is connected any
+    /// more, and a server has all access lines. Some may be cut off when that takes too long.
+    pub(super) async fn retired(&self) {
+        let mut asked = self.retirement.subscribe();
+        let Ok(Some((within, idle))) = asked.wait_for(Option::is_some).await.map(|asked| *asked) else {
+            return std::future::pending().await;
+        };
+        let finished = async {
+            let mut left = Vec::new();
+            for worker in &self.workers {
+                let (done, told) = oneshot::channel();
+                // A worker that is gone has none left.
+                let _ = worker.send(Order::Retire { idle, done });
+                left.push(told);
+            }
+            for told in left {
+                let _ = told.await;
+            }
+            // The last lines are on their way from the workers.
+            tokio::time::sleep(LOOK).await;
+            while !self.outbox.borrow().is_empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(within, finished).await.is_err() {
+            tracing::warn!("ends with connections still open: their time is over");
         }
     }
 
@@ -164,6 +196,14 @@ impl Control {
                     self.outbox.borrow_mut().seen(number);
                     self.filled.notify_one();
                 }
+                Some(FromServer::Retire { within, idle }) => {
+                    let asked = (Duration::from_secs(within), Duration::from_secs(idle));
+                    self.retirement.send_if_modified(|retirement| {
+                        let first = retirement.is_none();
+                        retirement.get_or_insert(asked);
+                        first
+                    });
+                }
                 // What follows may be a secret.
                 None => tracing::warn!(begin = line.get(..1), "the server said something unknown"),
             }
@@ -214,7 +254,7 @@ impl Control {
 #[derive(Debug)]
 pub(super) struct Workers {
     /// One for each socket of plain HTTP.
-    pub(super) installs: Vec<mpsc::UnboundedSender<Install>>,
+    pub(super) orders: Vec<mpsc::UnboundedSender<Order>>,
     pub(super) tls: watch::Sender<Option<Arc<ServerConfig>>>,
 }
 
@@ -288,6 +328,11 @@ impl Outbox {
             self.pop();
         }
         self.confess();
+    }
+
+    /// A server has kept everything.
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.dropped.is_empty()
     }
 
     /// A line for each app that lost some; it drops no other.

@@ -303,8 +303,11 @@ impl Journey {
         response::rewrite(&mut parts);
         let body = match (upgrade, switched) {
             (Some(client), Some(dyno)) => {
-                let idle = self.worker.settings.idle;
-                tokio::task::spawn_local(carry(client, dyno, line.seat, self.record, idle));
+                let (idle, open) = (self.worker.settings.idle, self.worker.open());
+                tokio::task::spawn_local(async move {
+                    carry(client, dyno, line.seat, self.record, idle).await;
+                    drop(open);
+                });
                 ResponseBody::page(Bytes::new())
             }
             _ => ResponseBody::Dyno(Box::new(Download::new(

@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod listeners;
+mod retired;
+mod succession;
 
 pub(super) use listeners::bind;
 
 use super::access::Access;
-use super::protocol::{FromRouter, FromServer, MAX_LINE, PROTOCOL};
+use super::protocol::{FromRouter, FromServer, MAX_LINE, PROTOCOL, RETIRES};
 use super::settings::Settings;
 use super::tls::Certificates;
 use crate::domain::dyno::DynoId;
@@ -14,6 +16,7 @@ use crate::domain::instance::Instance;
 use crate::domain::route::RouteTable;
 use crate::sys::inherit;
 use listeners::{Sockets, address};
+use retired::{Retired, Word};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::HashMap;
 use std::io::{self, Write as _};
@@ -56,11 +59,14 @@ pub struct Options {
     pub workers: Option<NonZero<usize>>,
     /// Where TLS is listened for, if it is.
     pub tls: Option<SocketAddr>,
+    /// How long a router that is replaced by one of another version may go on with the connections it has.
+    pub retire: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { executable: "/proc/self/exe".into(), settings: Settings::default(), workers: None, tls: None }
+        let (executable, retire) = ("/proc/self/exe".into(), Duration::from_secs(3600));
+        Self { executable, settings: Settings::default(), workers: None, tls: None, retire }
     }
 }
 
@@ -85,8 +91,9 @@ enum Command {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Router {
-    /// Adopts the instance's running router, or binds `listen` and starts one; replaces it whenever it dies. Access
-    /// lines come through `access`. Also returns the address it listens on.
+    /// Adopts the instance's running router, or binds `listen` and starts one; replaces it whenever it dies, and one that
+    /// runs another program once there is a table for its successor. Access lines come through `access`. Also returns
+    /// the address it listens on.
     ///
     /// # Errors
     /// The address is taken, or no router could be started.
@@ -109,28 +116,16 @@ impl Router {
         access: mpsc::UnboundedSender<Access>,
     ) -> Result<(Self, SocketAddr), RouterError> {
         let paths = Paths::of(instance)?;
-        let mut sockets = None;
-        let mut process = None;
-        if let Some(Found { process: found, sockets: theirs, protocol }) = Process::find(&paths).await? {
-            let whole = theirs.fits(listen) && theirs.fits_tls(options.tls) && protocol == PROTOCOL;
-            if theirs.fits(listen) {
-                // Before the router ends: it goes on when there is no listening there.
-                sockets = Some(theirs.with_tls(options.tls).await?);
-            }
-            if whole {
-                process = Some(found);
-            } else {
-                found.end().await.map_err(RouterError::Stop)?;
-            }
-        }
-        let sockets = match sockets {
-            Some(sockets) => sockets,
-            None => Sockets::bind(&paths, listen, &options).await?,
+        let found = Process::find(&paths).await?;
+        let mut retired = Retired::find(&paths, found.as_ref().map_or(0, |found| found.process.pid)).await?;
+        let (process, sockets) = match found {
+            Some(found) => adopt(&paths, &options, listen, found, &mut retired).await?,
+            None => start(&paths, &options, listen, &mut retired).await?,
         };
-        let process = match process {
-            Some(process) => process,
-            None => Process::spawn(&paths, &options, &sockets).await?,
-        };
+        // One that can't be looked at is not replaced at every start.
+        let outdated = !succession::runs(process.pid, &options.executable).unwrap_or(true);
+        let retire = |before: Found| Retired::begin(&paths, before, options.retire, access.clone());
+        let retired = retired.into_iter().map(retire).collect();
         let address = address(&sockets.plain).map_err(|source| RouterError::Listen { address: listen, source })?;
         let tls = sockets.tls.first().and_then(|listener| listener.local_addr().ok());
 
@@ -150,6 +145,8 @@ impl Router {
             unwritten,
             certificates,
             watched,
+            outdated,
+            retired,
         };
         tokio::spawn(driver.run(process));
         Ok((Self { commands, installed: installed_seen, pid: pid_seen, tls }, address))
@@ -208,9 +205,14 @@ impl Router {
     /// It does not end.
     pub async fn stop(instance: &Instance) -> Result<(), RouterError> {
         let paths = Paths { run: instance.run.clone(), uid: instance.helper_uid() };
-        let stream = UnixStream::connect(paths.socket()).await;
-        // Before it ends: whoever sees it end looks whether the socket is still there.
-        for file in [paths.socket(), paths.routes(), paths.log()] {
+        let mut files = vec![paths.socket(), paths.next()];
+        files.extend(paths.all_retired().into_iter().map(|(_, path)| path));
+        let mut streams = Vec::new();
+        for socket in &files {
+            streams.extend(UnixStream::connect(socket).await);
+        }
+        // Before they end: whoever sees one end looks whether the socket is still there.
+        for file in files.into_iter().chain([paths.routes(), paths.log()]) {
             match std::fs::remove_file(&file) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     return Err(RouterError::Socket { path: file, source });
@@ -218,13 +220,58 @@ impl Router {
                 _ => {}
             }
         }
-        match stream {
-            Ok(stream) => {
-                Process::at(stream, &paths).map_err(RouterError::Stop)?.end().await.map_err(RouterError::Stop)
-            }
-            Err(_) => Ok(()),
+        for stream in streams {
+            Process::at(stream, &paths).map_err(RouterError::Stop)?.end().await.map_err(RouterError::Stop)?;
         }
+        Ok(())
     }
+}
+
+/// Goes on with the router that was found, or starts another on its sockets. Those that are to end by themselves are added
+/// to `retired`.
+async fn adopt(
+    paths: &Paths,
+    options: &Options,
+    listen: SocketAddr,
+    found: Found,
+    retired: &mut Vec<Found>,
+) -> Result<(Process, Sockets), RouterError> {
+    let Found { process, sockets, protocol } = found;
+    let Some(sockets) = sockets.filter(|sockets| sockets.fits(listen)) else {
+        process.end().await.map_err(RouterError::Stop)?;
+        let sockets = Sockets::bind(paths, listen, options).await?;
+        return Ok((Process::spawn(paths, options, &sockets, false).await?, sockets));
+    };
+    let same_tls = sockets.fits_tls(options.tls);
+    // Before the router ends: it goes on when there is no listening there.
+    let mut sockets = sockets.with_tls(options.tls).await?;
+    if !same_tls || protocol < RETIRES {
+        process.end().await.map_err(RouterError::Stop)?;
+        return Ok((Process::spawn(paths, options, &sockets, false).await?, sockets));
+    }
+    if protocol == PROTOCOL {
+        return Ok((process, sockets));
+    }
+    let successor = succession::at_once(paths, options, &mut sockets, process.pid).await?;
+    retired.push(Found { process, sockets: None, protocol });
+    Ok((successor, sockets))
+}
+
+/// Starts a router where there is none but perhaps some that were replaced: who waits in the queues of their sockets is
+/// served by the new one.
+async fn start(
+    paths: &Paths,
+    options: &Options,
+    listen: SocketAddr,
+    retired: &mut [Found],
+) -> Result<(Process, Sockets), RouterError> {
+    let fitting = |sockets: &mut Sockets| sockets.fits(listen) && sockets.fits_tls(options.tls);
+    let theirs = retired.iter_mut().find_map(|found| found.sockets.take_if(fitting));
+    let sockets = match theirs {
+        Some(theirs) => theirs.under_a_new_name(paths)?,
+        None => Sockets::bind(paths, listen, options).await?,
+    };
+    Ok((Process::spawn(paths, options, &sockets, false).await?, sockets))
 }
 
 /// Where things are, and whose the process is.
@@ -243,6 +290,27 @@ impl Paths {
 
     fn socket(&self) -> PathBuf {
         self.run.join("router.sock")
+    }
+
+    /// Of a router that is to take the place of the one at [`Self::socket`].
+    fn next(&self) -> PathBuf {
+        self.run.join("router-next.sock")
+    }
+
+    /// Of a router that has a successor.
+    fn retired(&self, pid: i32) -> PathBuf {
+        self.run.join(format!("retired-{pid}.sock"))
+    }
+
+    /// All there are of those, with the process ids in their names.
+    fn all_retired(&self) -> Vec<(i32, PathBuf)> {
+        let entries = std::fs::read_dir(&self.run).into_iter().flatten().flatten();
+        let retired = entries.filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let pid = name.strip_prefix("retired-")?.strip_suffix(".sock")?.parse().ok()?;
+            Some((pid, entry.path()))
+        });
+        retired.collect()
     }
 
     fn routes(&self) -> PathBuf {
@@ -270,7 +338,8 @@ struct Process {
 #[derive(Debug)]
 struct Found {
     process: Process,
-    sockets: Sockets,
+    /// `None` where they are used already.
+    sockets: Option<Sockets>,
     protocol: u32,
 }
 
@@ -280,7 +349,7 @@ impl Process {
         let Ok(stream) = UnixStream::connect(paths.socket()).await else { return Ok(None) };
         let mut process = Self::at(stream, paths).map_err(RouterError::Greeting)?;
         match timeout(PATIENCE, process.greeting()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok((sockets, protocol)) => Ok(Some(Found { process, sockets, protocol })),
+            Ok((sockets, protocol)) => Ok(Some(Found { process, sockets: Some(sockets), protocol })),
             Err(error) => {
                 tracing::warn!(%error, pid = process.pid, "the running router does not answer and is replaced");
                 process.end().await.map_err(RouterError::Stop)?;
@@ -300,8 +369,9 @@ impl Process {
         Ok(Self { stream, buffer: Vec::new(), pid, pidfd: pidfd_open(process, PidfdFlags::empty())?, child: None })
     }
 
-    async fn spawn(paths: &Paths, options: &Options, sockets: &Sockets) -> Result<Self, RouterError> {
-        let mut process = Self::exec(paths, options, sockets).map_err(RouterError::Start)?;
+    /// A `successor` does not serve before it has been sent a table.
+    async fn spawn(paths: &Paths, options: &Options, sockets: &Sockets, successor: bool) -> Result<Self, RouterError> {
+        let mut process = Self::exec(paths, options, sockets, successor).map_err(RouterError::Start)?;
         let greeting = timeout(PATIENCE, process.greeting()).await;
         match greeting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(_) => Ok(process),
@@ -312,7 +382,7 @@ impl Process {
         }
     }
 
-    fn exec(paths: &Paths, options: &Options, sockets: &Sockets) -> io::Result<Self> {
+    fn exec(paths: &Paths, options: &Options, sockets: &Sockets, successor: bool) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let control = sockets.control.as_raw_fd();
@@ -327,10 +397,15 @@ impl Process {
             command.args(["--tls-fd", &list(&sockets.tls)]);
         }
         command.args(["--control", &control.to_string(), "--server", &theirs.as_raw_fd().to_string()]);
+        if successor {
+            command.arg("--successor");
+        }
         command.args(["--uid", &paths.uid.to_string()]);
         command.args(["--settings", &serde_json::to_string(&options.settings).map_err(io::Error::other)?]);
         // It outlives this process: it must not hold its terminal, its pipes or its directory.
-        let log = std::fs::File::create(paths.log())?;
+        // One that is being replaced may still write there.
+        let log = std::fs::File::options().append(true).create(true).open(paths.log())?;
+        log.set_len(0)?;
         command.env_clear().current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         inherit::pass(&mut command, fds);
         let child = tokio::process::Command::from(command).spawn()?;
@@ -422,13 +497,33 @@ struct Driver {
     unwritten: Option<tokio::time::Instant>,
     certificates: Option<Box<Certificates>>,
     watched: HashMap<DynoId, Vec<oneshot::Sender<()>>>,
+    /// The router is of another version than this server and is to be replaced.
+    outdated: bool,
+    /// Those that were replaced and have not ended yet.
+    retired: Vec<Retired>,
+}
+
+/// Why the driver talks to a process no more.
+#[derive(Debug)]
+enum Parting {
+    /// No handle is left.
+    Deserted,
+    /// All is known that a successor needs.
+    Outdated,
 }
 
 impl Driver {
     async fn run(mut self, mut process: Process) {
         loop {
             let begun = Instant::now();
-            let Err(error) = self.serve(&mut process).await else { return };
+            let error = match self.serve(&mut process).await {
+                Ok(Parting::Deserted) => return,
+                Ok(Parting::Outdated) => {
+                    process = self.succeed(process).await;
+                    continue;
+                }
+                Err(error) => error,
+            };
             if let Err(error) = process.end().await {
                 tracing::error!(%error, "the router's process does not end");
             }
@@ -442,18 +537,78 @@ impl Driver {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             process = loop {
-                match Process::spawn(&self.paths, &self.options, &self.sockets).await {
+                match Process::spawn(&self.paths, &self.options, &self.sockets, false).await {
                     Ok(process) => break process,
                     Err(error) => tracing::error!(%error, "the router cannot be started; trying again"),
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             };
+            self.outdated = false;
             self.pid.send_replace(process.pid);
         }
     }
 
-    /// Talks to one process; `Ok` once no handle is left.
-    async fn serve(&mut self, process: &mut Process) -> io::Result<()> {
+    /// Puts a router of this version in the place of `before`.
+    async fn succeed(&mut self, before: Process) -> Process {
+        self.outdated = false;
+        match self.successor(&before).await {
+            Ok(process) => {
+                tracing::info!(before = before.pid, pid = process.pid, "a router of this version has taken over");
+                let before = Found { process: before, sockets: None, protocol: PROTOCOL };
+                let access = self.access.clone();
+                self.retired.push(Retired::begin(&self.paths, before, self.options.retire, access));
+                self.pid.send_replace(process.pid);
+                // What is waited for may be at the one before.
+                for (dyno, waiting) in std::mem::take(&mut self.watched) {
+                    for done in waiting {
+                        self.watch(dyno, done);
+                    }
+                }
+                process
+            }
+            Err(error) => {
+                tracing::error!(%error, "the router can't be replaced by one of this version; it goes on");
+                before
+            }
+        }
+    }
+
+    /// `done` is told once no router has a request for the dyno. The main one has to be asked yet.
+    fn watch(&mut self, dyno: DynoId, done: oneshot::Sender<()>) {
+        let mut others = Vec::new();
+        self.retired.retain(|retired| {
+            let (drained, told) = oneshot::channel();
+            others.push(told);
+            retired.say(Word::Watch(dyno, drained))
+        });
+        let waiting = self.watched.entry(dyno).or_default();
+        waiting.retain(|done| !done.is_closed());
+        if others.is_empty() {
+            waiting.push(done);
+            return;
+        }
+        let (drained, told) = oneshot::channel();
+        waiting.push(drained);
+        tokio::spawn(async move {
+            if told.await.is_err() {
+                return;
+            }
+            for other in others {
+                // One that has ended has no request.
+                let _ = other.await;
+            }
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(());
+        });
+    }
+
+    /// A successor that does not show certificates would leave clients of TLS waiting.
+    fn is_ready_for_a_successor(&self) -> bool {
+        self.outdated && self.table.is_some() && (self.sockets.tls.is_empty() || self.certificates.is_some())
+    }
+
+    /// Talks to one process as long as there is something to say.
+    async fn serve(&mut self, process: &mut Process) -> io::Result<Parting> {
         if let Some(table) = self.table.clone() {
             send(process, &FromServer::Table(table)).await?;
         }
@@ -471,13 +626,16 @@ impl Driver {
             if let Some(number) = seen {
                 send(process, &FromServer::Seen { number }).await?;
             }
+            if self.is_ready_for_a_successor() {
+                return Ok(Parting::Outdated);
+            }
             let write = self.unwritten;
             tokio::select! {
                 filled = process.fill() => filled?,
                 command = self.commands.recv() => {
                     let Some(command) = command else {
                         self.write_routes();
-                        return Ok(());
+                        return Ok(Parting::Deserted);
                     };
                     self.obey(command, process).await?;
                 }
@@ -535,6 +693,7 @@ impl Driver {
                 if last.is_none() {
                     self.write_routes();
                 }
+                self.retired.retain(|retired| retired.say(Word::Routes(message.encode())));
                 send(process, &message).await
             }
             Command::Certify(certificates) => {
@@ -542,9 +701,7 @@ impl Driver {
                 send(process, &FromServer::Certificates(certificates)).await
             }
             Command::Watch(dyno, done) => {
-                let waiting = self.watched.entry(dyno).or_default();
-                waiting.retain(|done| !done.is_closed());
-                waiting.push(done);
+                self.watch(dyno, done);
                 send(process, &FromServer::Watch(dyno)).await
             }
             Command::Flush(done) => {

@@ -56,6 +56,9 @@ struct Arguments {
     /// Inherited connection to the server
     #[arg(long, value_name = "N")]
     server: Option<RawFd>,
+    /// Takes over from a router that runs: serves nobody before the server has sent the first table
+    #[arg(long, requires = "server")]
+    successor: bool,
     /// Uid and gid to run as (by default those it was started as)
     #[arg(long)]
     uid: Option<u32>,
@@ -150,13 +153,19 @@ fn run(arguments: &Arguments) -> Result<(), StartError> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     runtime.map_err(StartError::Runtime)?.block_on(async move {
         let control = Control::new(workers, copies, arguments.settings.unsent);
-        control.install(&table).await;
+        if !arguments.successor {
+            control.install(&table).await;
+        }
         match sockets.control {
             Some(listener) => {
                 let listener = UnixListener::from_std(listener).map_err(StartError::Inherit)?;
                 let first = sockets.server.map(tokio::net::UnixStream::from_std).transpose();
                 let first = first.map_err(StartError::Inherit)?;
-                tokio::join!(control.collect(collected), Rc::clone(&control).listen(listener, first));
+                tokio::select! {
+                    () = control.collect(collected) => {}
+                    () = Rc::clone(&control).listen(listener, first) => {}
+                    () = control.retired() => {}
+                }
             }
             None => write_log(log, collected).await,
         }
@@ -252,13 +261,13 @@ fn start_workers(
     tls: Vec<TcpListener>,
     lines: &mpsc::UnboundedSender<Vec<Access>>,
 ) -> Result<Workers, StartError> {
-    let (mut installs, mut tls) = (Vec::new(), tls.into_iter());
+    let (mut orders, mut tls) = (Vec::new(), tls.into_iter());
     let (sender, current) = watch::channel(None);
     for (number, listener) in plain.into_iter().enumerate() {
-        let (install, receiver) = mpsc::unbounded_channel();
+        let (order, receiver) = mpsc::unbounded_channel();
         let tls = tls.next().map(|listener| (listener, current.clone()));
         let settings = arguments.settings.clone();
-        let parts = Parts { listener, tls, settings, installs: receiver, lines: lines.clone() };
+        let parts = Parts { listener, tls, settings, orders: receiver, lines: lines.clone() };
         // A router with a worker less would let a part of all connections wait for ever; the server starts a whole one.
         let work = move || match std::panic::catch_unwind(AssertUnwindSafe(|| worker::run(parts))) {
             Ok(Ok(())) => {}
@@ -270,9 +279,9 @@ fn start_workers(
         };
         let thread = std::thread::Builder::new().name(format!("worker-{number}"));
         thread.spawn(work).map_err(StartError::Runtime)?;
-        installs.push(install);
+        orders.push(order);
     }
-    Ok(Workers { installs, tls: sender })
+    Ok(Workers { orders, tls: sender })
 }
 
 /// Without a server: lines into a file, or nowhere.

@@ -9,7 +9,11 @@
 //!         K <version>                      works by it              W <dyno id>         say when it has no request
 //!         I <dyno id>                      has no request           S <number>          lines up to this one are kept
 //!         A <number> <app id> <µs> <line>  access line              P <as JSON>         show these certificates
+//!                                                                   R <s> <idle s>      serve nobody new, then end
 //! ```
+//!
+//! A router and a server of different protocols still understand `H`, `A`, `S`, `I`, `W` and `R`: an upgrade goes from any to
+//! any.
 #![forbid(unsafe_code)]
 
 use super::access::Access;
@@ -21,6 +25,9 @@ use jiff::Timestamp;
 
 /// Changes whenever either side would misunderstand the other.
 pub(super) const PROTOCOL: u32 = 4;
+
+/// Routers since this one end without losing a connection; older ones are killed.
+pub(super) const RETIRES: u32 = 4;
 
 /// The longest line of the router's that the server reads: the router faces the Internet and is not trusted.
 pub(super) const MAX_LINE: usize = 64 << 10;
@@ -43,6 +50,12 @@ pub(super) enum FromServer {
     Watch(DynoId),
     Seen {
         number: u64,
+    },
+    /// Take no connection more and end once all have ended, after `within` seconds at the latest. Connections that clients
+    /// keep may bring one request more for `idle` seconds.
+    Retire {
+        within: u64,
+        idle: u64,
     },
 }
 
@@ -97,6 +110,7 @@ impl FromServer {
             }
             Self::Watch(dyno) => format!("W {dyno}\n"),
             Self::Seen { number } => format!("S {number}\n"),
+            Self::Retire { within, idle } => format!("R {within} {idle}\n"),
         }
     }
 
@@ -108,6 +122,10 @@ impl FromServer {
             "P" => Self::Certificates(serde_json::from_str(rest).ok()?),
             "W" => Self::Watch(rest.parse().ok()?),
             "S" => Self::Seen { number: rest.parse().ok()? },
+            "R" => {
+                let (within, idle) = rest.split_once(' ')?;
+                Self::Retire { within: within.parse().ok()?, idle: idle.parse().ok()? }
+            }
             _ => return None,
         })
     }
@@ -145,6 +163,7 @@ mod tests {
             })),
             FromServer::Watch(DynoId(Uuid::from_u128(3))),
             FromServer::Seen { number: 7 },
+            FromServer::Retire { within: 3600, idle: 60 },
         ] {
             assert_eq!(FromServer::parse(message.encode().trim_end_matches('\n')), Some(message));
         }

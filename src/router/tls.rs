@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::socket::Socket;
-use super::worker::{self, Worker};
+use super::worker::{self, Open, Worker};
 use crate::domain::hostname;
 use crate::tls::{Pair, PairError};
 use serde::{Deserialize, Serialize};
@@ -84,15 +84,19 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// Takes connections for ever. When as many handshakes are under way as may be, the oldest ends for the newest: one that
+/// Takes connections until this router is to take no more. When as many handshakes are under way as may be, the oldest ends for the newest: one that
 /// is meant well takes milliseconds.
 pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener, mut current: Current) {
-    if current.wait_for(Option::is_some).await.is_err() {
-        return;
+    tokio::select! {
+        () = worker.retired.cancelled() => return,
+        first = current.wait_for(Option::is_some) => match first {
+            Ok(_) => {}
+            Err(_) => return,
+        },
     }
     let mut under_way = VecDeque::<AbortHandle>::new();
     loop {
-        let (stream, peer) = worker::next(&listener).await;
+        let Some((stream, peer)) = worker::next(&worker, &listener).await else { return };
         let Some(config) = current.borrow().clone() else { return };
         if under_way.len() >= worker.settings.handshakes {
             under_way.retain(|handshake| !handshake.is_finished());
@@ -102,18 +106,19 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener, mut curren
                 oldest.abort();
             }
         }
-        let handshake = tokio::task::spawn_local(handshake(Rc::clone(&worker), config, stream, peer));
+        let open = worker.open();
+        let handshake = tokio::task::spawn_local(handshake(Rc::clone(&worker), open, config, stream, peer));
         under_way.push_back(handshake.abort_handle());
     }
 }
 
-async fn handshake(worker: Rc<Worker>, config: Arc<ServerConfig>, stream: TcpStream, peer: SocketAddr) {
+async fn handshake(worker: Rc<Worker>, open: Open, config: Arc<ServerConfig>, stream: TcpStream, peer: SocketAddr) {
     let Ok(local) = stream.local_addr() else { return };
     let stream = Socket::new(stream, worker.settings.idle);
     let shaken = tokio::time::timeout(worker.settings.handshake, TlsAcceptor::from(config).accept(stream)).await;
     // Otherwise the client has been told by an alert, or is too slow.
     if let Ok(Ok(stream)) = shaken {
-        tokio::task::spawn_local(worker::serve(worker, stream, worker::Client::new(peer, local, true)));
+        tokio::task::spawn_local(worker::serve(worker, stream, worker::Client::new(open, peer, local, true)));
     }
 }
 

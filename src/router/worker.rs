@@ -7,13 +7,15 @@ use super::settings::Settings;
 use super::socket::Socket;
 use super::table::Routes;
 use super::tls;
-use hyper::header::HeaderValue;
+use hyper::StatusCode;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 /// A new table for a worker; `installed` is answered once it works by it.
 #[derive(Debug)]
@@ -29,13 +32,24 @@ pub(super) struct Install {
     pub(super) installed: oneshot::Sender<()>,
 }
 
+/// What the control task asks of a worker.
+#[derive(Debug)]
+pub(super) enum Order {
+    Install(Install),
+    /// Accept nobody more; after `idle`, connections without a request are closed. `done` is answered once none is left.
+    Retire {
+        idle: Duration,
+        done: oneshot::Sender<()>,
+    },
+}
+
 /// What a worker is made of; moved to its thread.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) listener: TcpListener,
     pub(super) tls: Option<(TcpListener, tls::Current)>,
     pub(super) settings: Settings,
-    pub(super) installs: mpsc::UnboundedReceiver<Install>,
+    pub(super) orders: mpsc::UnboundedReceiver<Order>,
     pub(super) lines: mpsc::UnboundedSender<Vec<Access>>,
 }
 
@@ -48,8 +62,18 @@ pub(super) struct Worker {
     pub(super) changed: Notify,
     pub(super) pool: RefCell<Pool>,
     pub(super) journal: Rc<Journal>,
+    /// Nobody is accepted any more, and answers say that they are a connection's last.
+    pub(super) retired: CancellationToken,
+    /// Connections without a request are closed.
+    closing: CancellationToken,
+    /// A clone for each connection of a client's.
+    open: Rc<()>,
     dice: Cell<u64>,
 }
+
+/// A connection of a client's, counted until dropped.
+#[derive(Debug)]
+pub(super) struct Open(#[expect(dead_code, reason = "it counts")] Rc<()>);
 
 /// What is known of a client's connection.
 #[derive(Debug)]
@@ -58,13 +82,19 @@ pub(super) struct Client {
     pub(super) port: HeaderValue,
     /// `http` or `https`.
     pub(super) scheme: &'static str,
+    _open: Open,
 }
 
 impl Client {
-    pub(super) fn new(peer: SocketAddr, local: SocketAddr, tls: bool) -> Self {
+    pub(super) fn new(open: Open, peer: SocketAddr, local: SocketAddr, tls: bool) -> Self {
         let text = |text: String| HeaderValue::from_str(&text).expect("an address is printable");
         let scheme = if tls { "https" } else { "http" };
-        Self { peer: text(peer.ip().to_canonical().to_string()), port: text(local.port().to_string()), scheme }
+        Self {
+            peer: text(peer.ip().to_canonical().to_string()),
+            port: text(local.port().to_string()),
+            scheme,
+            _open: open,
+        }
     }
 }
 
@@ -84,12 +114,22 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
             changed: Notify::new(),
             pool: RefCell::default(),
             journal: Rc::new(Journal::new(parts.lines)),
+            retired: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            open: Rc::new(()),
             dice: Cell::new(seed()?),
         });
-        let mut installs = parts.installs;
+        let mut orders = parts.orders;
         // Before the first table every host would be unknown.
-        let Some(first) = installs.recv().await else { return Ok(()) };
-        worker.install(first);
+        match orders.recv().await {
+            Some(Order::Install(first)) => worker.install(first),
+            Some(Order::Retire { done, .. }) => {
+                // The control task may have ended.
+                let _ = done.send(());
+                return Ok(());
+            }
+            None => return Ok(()),
+        }
         tokio::task::spawn_local(accept(Rc::clone(&worker), listening(parts.listener)?));
         if let Some((listener, current)) = parts.tls {
             tokio::task::spawn_local(tls::accept(Rc::clone(&worker), listening(listener)?, current));
@@ -99,8 +139,12 @@ pub(super) fn run(parts: Parts) -> io::Result<()> {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
-                install = installs.recv() => match install {
-                    Some(install) => worker.install(install),
+                order = orders.recv() => match order {
+                    Some(Order::Install(install)) => worker.install(install),
+                    Some(Order::Retire { idle, done }) => {
+                        worker.retired.cancel();
+                        tokio::task::spawn_local(Rc::clone(&worker).retire(idle, done));
+                    }
                     None => return Ok(()),
                 },
                 _ = sweep.tick() => worker.pool.borrow_mut().sweep(worker.settings.upstream_idle),
@@ -129,6 +173,30 @@ impl Worker {
         let _ = install.installed.send(());
     }
 
+    /// Waits until no client is connected any more.
+    async fn retire(self: Rc<Self>, idle: Duration, done: oneshot::Sender<()>) {
+        let none_left = async {
+            while Rc::strong_count(&self.open) > 1 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::pin!(none_left);
+        tokio::select! {
+            () = &mut none_left => {}
+            () = tokio::time::sleep(idle) => {
+                self.closing.cancel();
+                none_left.await;
+            }
+        }
+        self.journal.flush();
+        // The control task may have ended.
+        let _ = done.send(());
+    }
+
+    pub(super) fn open(&self) -> Open {
+        Open(Rc::clone(&self.open))
+    }
+
     /// A random number, good enough for picking dynos and telling requests apart (splitmix64).
     pub(super) fn random(&self) -> u64 {
         let state = self.dice.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -140,19 +208,24 @@ impl Worker {
 }
 
 async fn accept(worker: Rc<Worker>, listener: tokio::net::TcpListener) {
-    loop {
-        let (stream, peer) = next(&listener).await;
+    while let Some((stream, peer)) = next(&worker, &listener).await {
         let Ok(local) = stream.local_addr() else { continue };
         let stream = Socket::new(stream, worker.settings.idle);
-        tokio::task::spawn_local(serve(Rc::clone(&worker), stream, Client::new(peer, local, false)));
+        let client = Client::new(worker.open(), peer, local, false);
+        tokio::task::spawn_local(serve(Rc::clone(&worker), stream, client));
     }
 }
 
-/// The next client.
-pub(super) async fn next(listener: &tokio::net::TcpListener) -> (TcpStream, SocketAddr) {
+/// The next client; `None` once this router is to take no more. Who waits in the socket's queue is its successor's.
+pub(super) async fn next(worker: &Worker, listener: &tokio::net::TcpListener) -> Option<(TcpStream, SocketAddr)> {
     loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
+        let accepted = tokio::select! {
+            biased;
+            () = worker.retired.cancelled() => return None,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(accepted) => return Some(accepted),
             Err(error) => {
                 // Out of files, mostly: those who wait in the queue are served once others have gone.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -169,16 +242,30 @@ where
     let client = Rc::new(client);
     let settings = &worker.settings;
     let io = TokioIo::new(stream);
-    let service = service_fn(|request| super::forward::answer(Rc::clone(&worker), Rc::clone(&client), request));
-    // What ends a connection with an error is the client's doing, or has its own access line.
-    let _ = http1::Builder::new()
+    let service = service_fn(|request| {
+        let answer = super::forward::answer(Rc::clone(&worker), Rc::clone(&client), request);
+        async {
+            let mut response = answer.await?;
+            if worker.retired.is_cancelled() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, super::forward::Cut>(response)
+        }
+    });
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.keep_alive)
         .max_header_size(settings.head)
         .max_buf_size(settings.head.max(128 << 10))
         .serve_connection(io, service)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    // What ends a connection with an error is the client's doing, or has its own access line.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = worker.closing.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }
 
 /// The router's clock: milliseconds since its first use.

@@ -36,6 +36,8 @@ pub(super) struct ServerConfig {
     pub router_tls: Option<SocketAddr>,
     /// Apps are served at `APP.DOMAIN`; `localhost` when not set.
     pub domain: Option<String>,
+    /// Minutes that a router which an upgrade has replaced may go on with the connections it has; 60 when not set.
+    pub router_drain_minutes: Option<u64>,
 }
 
 /// `[build]`

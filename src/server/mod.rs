@@ -136,8 +136,7 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
 
     // What runs: router first, so that its port is known to the firewall; then the dynos there are.
     let (access, accessed) = mpsc::unbounded_channel();
-    let router_options = router::Options { tls: listen_tls, ..router::Options::default() };
-    let (router, router_addr) = Router::start_with(&instance, listen, router_options, access)
+    let (router, router_addr) = Router::start_with(&instance, listen, router_options(&config, listen_tls), access)
         .await
         .context("can't start the router; if its address is taken, choose another with --router or --router-tls")?;
     let router_tls = router.tls_address();
@@ -465,6 +464,12 @@ fn build_memory(config: &Config, usual: u64) -> u64 {
 
 fn disk_reserve(config: &Config) -> u64 {
     config.disk.reserve_mb.unwrap_or(RESERVE_MB).saturating_mul(1 << 20)
+}
+
+fn router_options(config: &Config, tls: Option<SocketAddr>) -> router::Options {
+    let defaults = router::Options::default();
+    let minutes = |minutes: u64| Duration::from_secs(minutes.saturating_mul(60));
+    router::Options { tls, retire: config.server.router_drain_minutes.map_or(defaults.retire, minutes), ..defaults }
 }
 
 fn keep(config: &Config) -> Keep {

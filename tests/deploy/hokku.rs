@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_hokku");
+const BINARY: &str = Hokku::THIS;
 
 pub(crate) struct Hokku {
     root: TempDir,
     name: String,
+    /// What the server is started from.
+    binary: PathBuf,
     server: Option<Child>,
     extra: Vec<String>,
     env: Vec<(String, String)>,
@@ -30,6 +32,13 @@ pub(crate) struct Response {
 }
 
 impl Hokku {
+    pub(crate) const THIS: &str = env!("CARGO_BIN_EXE_hokku");
+
+    /// From now on, servers are of another build.
+    pub(crate) fn run_by(&mut self, binary: &Path) {
+        binary.clone_into(&mut self.binary);
+    }
+
     pub(crate) fn start() -> Self {
         Self::with_config("")
     }
@@ -56,7 +65,9 @@ impl Hokku {
         let name = format!("t{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let nowhere: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let mut hokku = Self { root, name, server: None, extra: Vec::new(), env, api: nowhere, router: nowhere };
+        let binary = BINARY.into();
+        let mut hokku =
+            Self { root, name, binary, server: None, extra: Vec::new(), env, api: nowhere, router: nowhere };
         hokku.start_server();
         hokku
     }
@@ -74,10 +85,32 @@ impl Hokku {
         Path::new("/run/hokku").join(&self.name)
     }
 
+    /// Starts a server that is killed before it may be ready.
+    pub(crate) fn start_and_kill_server(&mut self, after: Duration) {
+        let mut child = self.launch();
+        std::thread::sleep(after);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        self.server = Some(child);
+    }
+
     pub(crate) fn start_server(&mut self) {
+        let mut child = self.launch();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        self.server = Some(child);
+        let ready = lines.by_ref().map_while(Result::ok).find(|line| line.starts_with("Ready"));
+        assert!(ready.is_some(), "the server did not start:\n{}", self.server_log());
+        std::thread::spawn(move || lines.for_each(drop));
+        let text = std::fs::read_to_string(self.root().join("instance.json")).unwrap();
+        let instance: serde_json::Value = serde_json::from_str(&text).unwrap();
+        self.api = instance["api"].as_str().unwrap().parse().unwrap();
+        self.router = instance["router"].as_str().unwrap().parse().unwrap();
+    }
+
+    fn launch(&self) -> Child {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.root().join("server.log")).unwrap();
         let (api, router) = (self.api.to_string(), self.router.to_string());
-        let mut child = Command::new(BINARY)
+        Command::new(&self.binary)
             .args([
                 "server",
                 "--name",
@@ -97,16 +130,7 @@ impl Hokku {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        self.server = Some(child);
-        let ready = lines.by_ref().map_while(Result::ok).find(|line| line.starts_with("Ready"));
-        assert!(ready.is_some(), "the server did not start:\n{}", self.server_log());
-        std::thread::spawn(move || lines.for_each(drop));
-        let text = std::fs::read_to_string(self.root().join("instance.json")).unwrap();
-        let instance: serde_json::Value = serde_json::from_str(&text).unwrap();
-        self.api = instance["api"].as_str().unwrap().parse().unwrap();
-        self.router = instance["router"].as_str().unwrap().parse().unwrap();
+            .unwrap()
     }
 
     pub(crate) fn server_log(&self) -> String {

@@ -31,3 +31,4 @@ mod small_disk;
 mod source;
 mod stack;
 mod traffic;
+mod upgrade;

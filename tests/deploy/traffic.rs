@@ -238,10 +238,10 @@ fn requests_carry_what_herokus_router_adds() {
     hokku.wait_for_log("headers", "at=info method=GET path=\"/headers\" host=headers.localhost request_id=");
 }
 
-struct WebSocket(TcpStream);
+pub(crate) struct WebSocket(TcpStream);
 
 impl WebSocket {
-    fn open(router: SocketAddr, app: &str) -> Self {
+    pub(crate) fn open(router: SocketAddr, app: &str) -> Self {
         let mut stream = TcpStream::connect(router).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         write!(
@@ -262,7 +262,7 @@ impl WebSocket {
         Self(stream)
     }
 
-    fn say(&mut self, word: &str) -> String {
+    pub(crate) fn say(&mut self, word: &str) -> String {
         let mask = [1, 2, 3, 4];
         let mut frame = vec![0x81, 0x80 | u8::try_from(word.len()).unwrap()];
         frame.extend(mask);

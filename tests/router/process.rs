@@ -154,7 +154,7 @@ async fn a_router_that_died_with_its_server_is_started_anew_at_the_same_address(
     rig.end().await;
 }
 
-fn is_running(pid: i32) -> bool {
+pub(crate) fn is_running(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
@@ -275,7 +275,12 @@ async fn servers_that_come_and_go_cost_no_request_and_no_line() {
 }
 
 /// Keeps asking until told, on kept and on new connections, with and without bodies; every answer must be right.
-async fn load(number: usize, address: std::net::SocketAddr, over: Arc<AtomicBool>, asked: Arc<AtomicUsize>) -> usize {
+pub(crate) async fn load(
+    number: usize,
+    address: std::net::SocketAddr,
+    over: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+) -> usize {
     let mut client = Client::to(address).await;
     let mut count = 0;
     while !over.load(SeqCst) {
@@ -290,6 +295,9 @@ async fn load(number: usize, address: std::net::SocketAddr, over: Arc<AtomicBool
             client.ask(&format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {length}\r\n\r\n{body}")).await
         };
         assert!(reply.status() == 200 && reply.body.contains(&body), "{number}/{count}: {reply:?}");
+        if reply.header("connection") == Some("close") {
+            client = Client::to(address).await;
+        }
         count += 1;
         asked.fetch_add(1, SeqCst);
     }

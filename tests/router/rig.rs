@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,6 +58,10 @@ pub(crate) fn brisk() -> Settings {
     }
 }
 
+fn this() -> PathBuf {
+    env!("CARGO_BIN_EXE_hokku").into()
+}
+
 impl Rig {
     /// A router with the usual timers.
     pub(crate) async fn new() -> Self {
@@ -64,19 +69,24 @@ impl Rig {
     }
 
     pub(crate) async fn with(settings: Settings) -> Self {
-        Self::start(settings, None).await
+        Self::start(settings, None, this()).await
+    }
+
+    /// By another `hokku` binary.
+    pub(crate) async fn run_by(executable: PathBuf) -> Self {
+        Self::start(Settings::default(), None, executable).await
     }
 
     /// With TLS at another port.
     pub(crate) async fn with_tls(settings: Settings) -> Self {
-        Self::start(settings, Some(([127, 0, 0, 1], 0).into())).await
+        Self::start(settings, Some(([127, 0, 0, 1], 0).into()), this()).await
     }
 
-    async fn start(settings: Settings, tls: Option<SocketAddr>) -> Self {
+    async fn start(settings: Settings, tls: Option<SocketAddr>, executable: PathBuf) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut instance = Instance::new("routed".parse().unwrap(), directory.path().join("root"), 31);
         instance.run = directory.path().join("run");
-        let options = Options { executable: env!("CARGO_BIN_EXE_hokku").into(), settings, workers: None, tls };
+        let options = Options { executable, settings, tls, ..Options::default() };
         let (access, lines) = mpsc::unbounded_channel();
         let listen = ([127, 0, 0, 1], 0).into();
         let (router, address) = Router::start_with(&instance, listen, options.clone(), access).await.unwrap();

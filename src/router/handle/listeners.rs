@@ -55,6 +55,13 @@ impl Sockets {
         Self { control, plain, tls: Vec::new() }.with_tls(options.tls).await
     }
 
+    /// The same with a control socket of the usual name, which is not the one that they came by.
+    pub(super) fn under_a_new_name(self, paths: &Paths) -> Result<Self, RouterError> {
+        let path = paths.socket();
+        let control = control_socket(&path).map_err(|source| RouterError::Socket { path, source })?;
+        Ok(Self { control, ..self })
+    }
+
     /// With those of TLS at that address, or none.
     pub(super) async fn with_tls(mut self, wanted: Option<SocketAddr>) -> Result<Self, RouterError> {
         if !self.fits_tls(wanted) {
@@ -109,7 +116,7 @@ async fn bind_patiently(listen: SocketAddr, workers: usize) -> Result<Vec<TcpLis
 }
 
 /// Bound, but not listening yet: the router does that.
-fn control_socket(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn control_socket(path: &Path) -> io::Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
