@@ -106,7 +106,7 @@ async fn names_of_buildpacks_are_looked_up_by_everybody() {
     server.ask_tcp("GET", "/buildpacks/heroku%2Fnodejs", &[]).await;
     server.ask_tcp("GET", "/buildpacks/heroku%2Fcobol", &[]).await;
     server.ask_tcp("GET", "/buildpacks/heroku%2Fnodejs/revisions", &[]).await;
-    let all = server.ask_tcp("GET", "/buildpacks?in[name][]=python", &[]).await;
-    assert_eq!(all.as_array().unwrap().len(), 9);
+    let named = server.ask_tcp("GET", "/buildpacks?in[name][]=python", &[]).await;
+    assert_eq!(named.as_array().unwrap().len(), 1);
     crate::assert_said!(server.transcript());
 }
