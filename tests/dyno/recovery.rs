@@ -6,7 +6,7 @@ use hokku::domain::log::LogFilter;
 use hokku::dyno::{Io, Ready, What, destroy, instances};
 use hokku::logs::{Hub, HubLimits};
 use hokku::sys::cgroup;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open, pidfd_send_signal};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -135,6 +135,19 @@ async fn a_launcher_that_dies_is_replaced_at_once_and_what_waited_with_it_is_cle
         .await;
     eventually("nothing is left of the first", || rings(&stage) == 2 && stage.traces().len() == 4).await;
     assert_eq!(stage.shell("exit 3").await.exit.code, 3);
+}
+
+/// Children of a launcher that is killed have its socket for a moment more, so that one can still connect.
+#[tokio::test]
+async fn a_launcher_that_dies_right_after_its_start_is_replaced_too() {
+    let stage = Stage::new().await;
+    eventually("the launcher", || launchers(&stage).len() == 1).await;
+    let process = pidfd_open(Pid::from_raw(launchers(&stage)[0]).unwrap(), PidfdFlags::empty()).unwrap();
+    let socket = pidfd_getfd(&process, 0, PidfdGetfdFlags::empty()).unwrap();
+    pidfd_send_signal(&process, Signal::KILL).unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    drop(socket);
+    eventually("another", || launchers(&stage).len() == 1).await;
 }
 
 #[tokio::test]

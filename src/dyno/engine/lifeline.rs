@@ -12,8 +12,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-/// Who hangs up as quickly as that and goes on is of an earlier version, which does not stay connected.
+/// Who hangs up as quickly as that may be of an earlier version, which does not stay connected.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// So often in a row only they do it. Once may also be one that was killed, whose socket a child of its had for a moment
+/// more, or another task has started the next already.
+const HANG_UPS: u32 = 3;
 
 /// Tells the launcher, which is started if there is none, that a server begins anew. The connection ends with the launcher.
 pub(super) async fn begin(shared: &Shared) -> Result<UnixStream, StepError> {
@@ -25,12 +28,19 @@ pub(super) async fn begin(shared: &Shared) -> Result<UnixStream, StepError> {
 /// Stays with the launcher, and with the next when it has died.
 pub(super) async fn attend(shared: Arc<Shared>, mut launcher: UnixStream) {
     sweep(&shared).await;
+    let mut hung_up = 0;
     loop {
         let since = Instant::now();
         // It has nothing to say: this is its end.
         let _ = launcher.read(&mut [0]).await;
-        if since.elapsed() < AT_ONCE && UnixStream::connect(launcher::socket(&shared.instance)).await.is_ok() {
-            return;
+        if since.elapsed() < AT_ONCE {
+            hung_up += 1;
+            tokio::time::sleep(AT_ONCE).await;
+            if hung_up == HANG_UPS && UnixStream::connect(launcher::socket(&shared.instance)).await.is_ok() {
+                return;
+            }
+        } else {
+            hung_up = 0;
         }
         if !shared.instance.run.exists() {
             // The instance was taken down.
