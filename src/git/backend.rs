@@ -62,6 +62,9 @@ fn become_git(args: &[String]) -> io::Result<Infallible> {
     let [repository, socket, uid] = args else { return Err(io::ErrorKind::InvalidInput.into()) };
     let uid: u32 = uid.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
     let place = Path::new(socket).parent().ok_or(io::ErrorKind::InvalidInput)?;
+    // Git unpacks what is pushed in memory: where that is used up it ends, and neither the server, whose own this was, nor
+    // an app.
+    std::fs::write("/proc/self/oom_score_adj", "500")?;
     enclose(place, Path::new(repository), Path::new(socket))?;
     confine(uid)?;
     let repository = place.join(REPOSITORY);

@@ -31,6 +31,10 @@ use uuid::Uuid;
 /// So many commands and events are heard at most before what follows from them is done.
 const BATCH: usize = 1024;
 
+/// When the store can't be read or written, as on a full disk, that long passes until the app is looked at again: no event
+/// may come that would have it done.
+const STORE_AGAIN: Duration = Duration::from_secs(5);
+
 /// An app as it was when it was last planned.
 #[derive(Default)]
 pub(super) struct Seen {
@@ -334,7 +338,7 @@ impl Reconciler {
                 Ok(wanted) => wanted,
                 Err(error) => {
                     tracing::error!("can't read what is wanted of app {app}: {error}");
-                    return;
+                    return self.later(STORE_AGAIN, Command::Wake(app));
                 }
             };
             let mut want = wanted.as_ref().map(|wanted| wanted.want.clone()).unwrap_or_default();
@@ -379,7 +383,11 @@ impl Reconciler {
                 Action::Promote { version } => replan |= self.decide(app, *version, Verdict::Promoted).await,
                 Action::Fail { version, cause } => {
                     let reason = self.reason(*cause);
-                    replan |= self.decide(app, *version, Verdict::Failed(reason)).await;
+                    if !self.decide(app, *version, Verdict::Failed(reason)).await {
+                        // What decided it is needed to decide it again.
+                        return replan;
+                    }
+                    replan = true;
                 }
             }
         }
@@ -391,7 +399,10 @@ impl Reconciler {
         let stored = verdict.clone();
         let result = self.parts.store.write(move |tx| settle(tx, app, version, &stored)).await;
         match (&result, &verdict) {
-            (Err(error), _) => tracing::error!("can't store what became of release v{version} of app {app}: {error}"),
+            (Err(error), _) => {
+                tracing::error!("can't store what became of release v{version} of app {app}: {error}");
+                self.later(STORE_AGAIN, Command::Wake(app));
+            }
             (Ok(()), Verdict::Failed(reason)) => {
                 self.log(app, wording::of_api(format!("Release v{version} failed: {reason}")));
             }

@@ -19,8 +19,9 @@ use std::time::Duration;
 const SMALLEST: u64 = 16 << 20;
 /// How often it is looked how much is free.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A dyno that was ended gives back its room in that time.
-const AFTER_AN_END: Duration = Duration::from_secs(5);
+/// A dyno that was ended gives back its room in that time, also when much of what it wrote is on its way to a slow disk:
+/// until then another would be ended for what the first has taken.
+const AFTER_AN_END: Duration = Duration::from_secs(30);
 
 impl Shared {
     /// Bytes that a new layer may have of `wanted`: halved until there is room for all of them above the reserve, so that

@@ -26,11 +26,14 @@ impl Driver {
         let control = std::mem::replace(&mut self.sockets.control, control);
         let outcome = match Process::spawn(&self.paths, &self.options, &self.sockets, true).await {
             Ok(mut process) => match timeout(PATIENCE, self.initiate(&mut process)).await {
-                Ok(Ok(())) => take_name(&self.paths, before.pid).map(|()| process),
+                Ok(Ok(())) => match take_name(&self.paths, before.pid) {
+                    Ok(()) => Ok(process),
+                    // It works by a table that nobody would renew.
+                    Err(error) => process.end().await.and(Err(error)),
+                },
                 other => {
                     let error = other.map_or_else(|_| io::ErrorKind::TimedOut.into(), Result::unwrap_err);
-                    process.end().await?;
-                    Err(error)
+                    process.end().await.and(Err(error))
                 }
             },
             Err(error) => Err(io::Error::other(error)),
