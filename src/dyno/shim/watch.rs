@@ -265,18 +265,26 @@ impl<'a> Watch<'a> {
         if let Some(oom) = &self.oom {
             let _ = rustix::io::read(oom, &mut [0; 8]);
         }
+        // At its own limit it is one of this dyno's: before the others can go on without it.
+        if self.running.walls.group.is_at_its_limit().unwrap_or(false) {
+            return self.out_of_memory();
+        }
         self.kill_expected = Some(Instant::now() + KILL_EXPECTED);
         self.look_for_a_kill();
     }
 
-    /// A dyno that loses one of its own processes is in no state to go on.
     fn look_for_a_kill(&mut self) {
         if self.running.walls.group.oom_killed().unwrap_or(false) {
-            self.kill_expected = None;
-            self.oom = None;
-            self.out_of_memory = true;
-            self.kill();
+            self.out_of_memory();
         }
+    }
+
+    /// A dyno that loses one of its own processes is in no state to go on.
+    fn out_of_memory(&mut self) {
+        self.kill_expected = None;
+        self.oom = None;
+        self.out_of_memory = true;
+        self.kill();
     }
 
     fn pass_signals_on(&mut self) {

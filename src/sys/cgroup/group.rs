@@ -286,6 +286,15 @@ impl Group {
         Ok(most + CHARGED_AT_ONCE >= number(&dir.join("memory.limit_in_bytes"))?)
     }
 
+    /// Whether the group has all the memory now that it may have; on version 1 also if what it has could be dropped.
+    pub fn is_at_its_limit(&self) -> io::Result<bool> {
+        let (Some((dir, v2)), Some(most)) = (self.place(Controller::Memory), self.memory_max()) else {
+            return Ok(false);
+        };
+        let used = number(&dir.join(if v2 { "memory.current" } else { "memory.usage_in_bytes" }))?;
+        Ok(used + CHARGED_AT_ONCE >= most)
+    }
+
     pub fn stats(&self) -> io::Result<Stats> {
         let mut stats = Stats::default();
         if let Some((dir, v2)) = self.place(Controller::Memory) {
